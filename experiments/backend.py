@@ -1,0 +1,94 @@
+"""What must be set before JAX starts its backend: XLA's flags, the compilation cache, third parties' logging."""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+# XLA gives up autotuning and atomics under this flag; the documentation of XLA's debug options says run-to-run equal
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+HOST_DEVICES = "--xla_force_host_platform_device_count"
+CACHE_SECONDS = 0.1
+_NOISY = r"(jax|jaxlib|flax|optax|orbax|tensorstore|tensorflow_datasets|etils|absl)(\.|$)"
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def host_devices(seeds: int, available: int) -> int:
+    """How many CPU devices to make for `seeds` runs side by side: the largest divisor that the cores allow."""
+    return max(n for n in range(1, max(1, min(seeds, available)) + 1) if seeds % n == 0)
+
+
+def start_backend(*, host_devices: int = 1, deterministic: bool = False) -> None:
+    """Sets XLA's flags; must run before the first array is made. Flags in the user's XLA_FLAGS win.
+
+    Args:
+      host_devices: devices that the CPU is split into; 1 leaves it whole.
+      deterministic: GPU programs whose results do not depend on the order of threads.
+
+    Raises:
+      RuntimeError: JAX's backend has already started without these flags.
+    """
+    wanted = [f"{HOST_DEVICES}={host_devices}"] if host_devices > 1 else []
+    wanted += [DETERMINISTIC] if deterministic else []
+    present = os.environ.get("XLA_FLAGS", "")
+    named = {flag.split("=")[0] for flag in present.split()}
+    missing = [flag for flag in wanted if flag.split("=")[0] not in named]
+    if not missing:
+        return
+    if _backend_started():
+        raise RuntimeError(f"XLA flags {' '.join(missing)} come too late: JAX has already started")
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, [present, *missing]))
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept: in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "jaxdl" / "xla"
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between processes; JAX_COMPILATION_CACHE_DIR overrides the place ("" turns it off)."""
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache_folder()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(CACHE_SECONDS),
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    if "jax" not in sys.modules:
+        return
+    # an imported JAX has read the environment already
+    jax = sys.modules["jax"]
+    if jax.config.jax_compilation_cache_dir:
+        return
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"] or None)
+    seconds = float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+    size = int(os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"])
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", size)
+
+
+def quiet() -> None:
+    """Keeps third parties' logs and warnings off the terminal; errors still show."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    for name in ("jax", "orbax", "flax", "etils", "matplotlib", "tensorflow_datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=_NOISY)
+
+
+def quiet_absl() -> None:
+    """As `quiet`, for absl's own logger; after the imports, because absl sets its level when it is imported."""
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+def _backend_started() -> bool:
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    return bool(bridge and bridge.backends_are_initialized())

@@ -1,0 +1,248 @@
+"""Batches as a pure function of (key, step): nothing to save on a checkpoint, nothing to seek on resume.
+
+`Resident` keeps the examples on the device and gathers inside the XLA program; `Streamed` keeps them on the host and
+stages a few batches at a time. Both give the same batches, bit for bit.
+
+Shapes: `n` examples, `B` rows of the global batch, `b = B / shards` rows of one device, `K` staged batches.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jaxdl.data.permutation import permuted_index
+
+Array = jax.Array
+Batch = dict[str, Array]
+
+
+class BatchTransform(Protocol):
+    """What happens to a batch inside the program: to float, augmentation, standardisation.
+
+    It must be hashable (a frozen dataclass), because it is part of the compiled program. `keys` [b] holds one random
+    key per row. A transform that mixes rows 2i and 2i + 1 sets `pairs_rows`.
+    """
+
+    def __call__(self, batch: Batch, keys: Array) -> Batch: ...
+
+
+class _Batches:
+    """What all sources share: the position of each row, and what is done to a gathered batch."""
+
+    size: int
+    batch_size: int
+    shuffle: bool
+    transform: BatchTransform | None
+
+    @property
+    def num_batches(self) -> int:
+        """Batches that show every example once: ceil(n / B)."""
+        return -(-self.size // self.batch_size)
+
+    def _rows(self, shard: Array | int, shards: int) -> Array:
+        if self.batch_size % shards:
+            raise ValueError(f"a batch of {self.batch_size} examples cannot be split evenly over {shards} devices")
+        rows = self.batch_size // shards
+        if rows % 2 and shards > 1 and getattr(self.transform, "pairs_rows", False):
+            raise ValueError(f"mixup needs an even number of examples on each device, got {rows}; change the batch size")
+        return jnp.asarray(shard, jnp.int32) * rows + jnp.arange(rows, dtype=jnp.int32)
+
+    def _finish(self, batch: Batch, rows: Array, step: Array | int, key: Array) -> Batch:
+        if self.shuffle:
+            mask = jnp.ones(rows.shape, jnp.float32)
+        else:
+            mask = (_position(step, self.batch_size, rows) < np.uint32(self.size)).astype(jnp.float32)
+        return _transformed({**batch, "mask": mask, "row": rows}, self.transform, jax.random.fold_in(key, 1), step)
+
+
+@struct.dataclass
+class Resident(_Batches):
+    """Examples that lie on the device; a pytree whose arrays are arguments of the compiled program.
+
+    Several seeds may share one: the arrays are the same, only the key differs. Make it with `Resident.of`.
+
+    Attributes:
+      arrays: name -> [n, ...].
+      size: n.
+      batch_size: B.
+      shuffle: training order (endless shuffled epochs, no padding) or evaluation order (first to last, once).
+      transform: applied to each gathered batch, or None.
+    """
+
+    arrays: dict[str, Array]
+    size: int = struct.field(pytree_node=False)
+    batch_size: int = struct.field(pytree_node=False)
+    shuffle: bool = struct.field(pytree_node=False, default=False)
+    transform: Any = struct.field(pytree_node=False, default=None)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any], batch_size: int, *, shuffle: bool, transform: Any = None) -> "Resident":
+        """Puts `arrays` (name -> [n, ...]) on the default device.
+
+        Raises:
+          ValueError: no examples, or arrays of different length.
+        """
+        size = _common_length(arrays)
+        return cls({k: jnp.asarray(v) for k, v in arrays.items()}, size, batch_size, shuffle, transform)
+
+    def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
+        """Rows shard·b ... (shard + 1)·b - 1 of global batch `step`.
+
+        Args:
+          step: int32 scalar >= 0; with shuffle=False, batches from `num_batches` on are all padding.
+          key: the data key of one seed; its stream 0 orders the examples, its stream 1 feeds the transform.
+          shard: which part of the batch; may be a traced axis index.
+          shards: number of parts; static.
+
+        Returns:
+          name -> [b, ...], "mask" [b] float32 (0: padding) and "row" [b] int32 (row in the global batch).
+
+        Raises:
+          ValueError: B cannot be divided by `shards`.
+        """
+        rows = self._rows(shard, shards)
+        index = example_index(step, rows, key, self.size, self.batch_size, self.shuffle)
+        return self._finish({name: array[index] for name, array in self.arrays.items()}, rows, step, key)
+
+    def take(self, indices: Any) -> Batch:
+        """The examples `indices` [b] as one batch, all rows valid; without randomness beyond a constant key."""
+        indices = jnp.asarray(indices, jnp.int32)
+        rows = jnp.arange(indices.shape[0], dtype=jnp.int32)
+        batch = {name: array[indices] for name, array in self.arrays.items()}
+        batch |= {"mask": jnp.ones(rows.shape, jnp.float32), "row": rows}
+        return _transformed(batch, self.transform, jax.random.key(0), 0)
+
+    def stage(self, step: int, count: int, key: Array) -> "Resident":
+        """Itself: all examples are there already."""
+        del step, count, key
+        return self
+
+
+@struct.dataclass
+class Staged(_Batches):
+    """K gathered batches of one key, for use inside the program in place of the `Streamed` they come from.
+
+    Attributes:
+      arrays: name -> [K, B, ...].
+      start: int32 scalar, the step of the first batch.
+    """
+
+    arrays: dict[str, Array]
+    start: Array
+    size: int = struct.field(pytree_node=False)
+    batch_size: int = struct.field(pytree_node=False)
+    shuffle: bool = struct.field(pytree_node=False, default=False)
+    transform: Any = struct.field(pytree_node=False, default=None)
+
+    def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
+        """As `Resident.batch`, for steps start ... start + K - 1 and the key that was staged with."""
+        rows = self._rows(shard, shards)
+        local = jnp.asarray(step, jnp.int32) - self.start
+        taken = {}
+        for name, array in self.arrays.items():
+            begin = (local, rows[0]) + (jnp.int32(0),) * (array.ndim - 2)
+            taken[name] = jax.lax.dynamic_slice(array, begin, (1, rows.shape[0], *array.shape[2:]))[0]
+        return self._finish(taken, rows, step, key)
+
+    def stage(self, step: int, count: int, key: Array) -> "Staged":
+        """Itself: it is staged already."""
+        del step, count, key
+        return self
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Streamed(_Batches):
+    """Examples that stay on the host, in the same order as a `Resident` of the same arrays would give them.
+
+    Attributes:
+      fetch: name -> [n, ...] (NumPy arrays or memory maps), or a function of int32 indices [m] that returns
+        name -> [m, ...].
+      size: n.
+      batch_size: B.
+      shuffle: training or evaluation order.
+      transform: applied on the device to each batch, or None.
+      capacity: K, the most batches of one `stage`; all stages have this shape, so that programs compile once.
+    """
+
+    fetch: Mapping[str, Any] | Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    size: int
+    batch_size: int
+    shuffle: bool = False
+    transform: Any = None
+    capacity: int = 8
+
+    @classmethod
+    def of(
+        cls, arrays: Mapping[str, Any], batch_size: int, *, shuffle: bool, transform: Any = None, capacity: int = 8
+    ) -> "Streamed":
+        """A stream from host `arrays` (name -> [n, ...]). Raises ValueError as `Resident.of` does."""
+        return cls(arrays, _common_length(arrays), batch_size, shuffle, transform, capacity)
+
+    def stage(self, step: int, count: int, key: Array) -> Staged:
+        """Gathers batches step ... step + count - 1 of one key on the host.
+
+        Args:
+          step: first step, >= 0.
+          count: number of batches, 1 ... capacity.
+          key: the data key of one seed, as for `Resident.batch`.
+
+        Returns:
+          A Staged with NumPy leaves (the caller places them); batches from `count` on are zeros.
+
+        Raises:
+          ValueError: more batches than `capacity`.
+        """
+        if not 1 <= count <= self.capacity:
+            raise ValueError(f"a stage holds 1 to {self.capacity} batches, {count} were asked for")
+        steps = step + np.arange(count, dtype=np.uint32)[:, None]
+        rows = np.arange(self.batch_size, dtype=np.uint32)
+        # the key may lie on an accelerator; to read it is wanted, whatever guard the caller's loop has
+        with jax.transfer_guard("allow"):
+            index = example_index(steps, rows, key, self.size, self.batch_size, self.shuffle).reshape(-1)
+        fetched = self.fetch(index) if callable(self.fetch) else {k: v[index] for k, v in self.fetch.items()}
+        arrays = {}
+        for name, values in fetched.items():
+            stack = np.zeros((self.capacity, self.batch_size, *values.shape[1:]), values.dtype)
+            stack[:count] = np.asarray(values).reshape(count, self.batch_size, *values.shape[1:])
+            arrays[name] = stack
+        return Staged(arrays, np.int32(step), self.size, self.batch_size, self.shuffle, self.transform)
+
+    def batch(self, step: int, key: Array, shard: int = 0, shards: int = 1) -> Batch:
+        """One batch on its own; inside a program use `stage`."""
+        return self.stage(int(step), 1, key).batch(step, key, shard, shards)
+
+
+def example_index(step: Any, rows: Any, key: Array, size: int, batch_size: int, shuffle: bool) -> Any:
+    """Which example stands in `rows` of batch `step`; int32, in XLA for JAX rows and in NumPy for NumPy rows."""
+    position = _position(step, batch_size, rows)
+    if shuffle:
+        return permuted_index(jax.random.fold_in(key, 0), position, size)
+    if isinstance(position, np.ndarray):
+        return np.minimum(position, np.uint32(size - 1)).astype(np.int32)
+    return jnp.minimum(position, np.uint32(size - 1)).astype(jnp.int32)
+
+
+def _position(step: Any, batch_size: int, rows: Any) -> Any:
+    # uint32: an int32 would turn negative, and a negative index silently counts from the end
+    if isinstance(rows, np.ndarray):
+        return np.asarray(step).astype(np.uint32) * np.uint32(batch_size) + rows.astype(np.uint32)
+    return jnp.asarray(step).astype(jnp.uint32) * np.uint32(batch_size) + rows.astype(jnp.uint32)
+
+
+def _transformed(batch: Batch, transform: Any, key: Array, step: Array | int) -> Batch:
+    if transform is None:
+        return batch
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), batch["row"])
+    return transform(batch, keys)
+
+
+def _common_length(arrays: Mapping[str, Any]) -> int:
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if not lengths or len(set(lengths.values())) > 1 or min(lengths.values()) < 1:
+        raise ValueError(f"a source needs arrays of one common length of at least 1, got {lengths}")
+    return next(iter(lengths.values()))

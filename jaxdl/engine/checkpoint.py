@@ -1,0 +1,140 @@
+"""Checkpoints that can be trusted: Orbax for atomic files, our own digest against damage, fallback to the newest good one.
+
+Orbax renames a finished folder into place, so a killed save leaves nothing half-written; but it neither notices a
+flipped bit nor a changed dtype. So each checkpoint carries a sha256 of what it holds, which is checked on restore.
+"""
+
+import errno
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxdl.engine.digest import digest
+from jaxdl.errors import UserError
+
+FORMAT = 1
+
+
+class Checkpoints:
+    """The folder checkpoints/ of a run: one Orbax folder a step, named by the step.
+
+    Args:
+      folder: where the checkpoints lie; made when the first one is saved.
+      keep: how many of the newest to keep.
+      say: where a line for people goes (a damaged checkpoint was passed over).
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2, say: Callable[[str], None] = print):
+        self.folder, self.keep, self.say = pathlib.Path(folder).absolute(), keep, say
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.is_dir() and path.name.isdigit())
+
+    def clean(self) -> None:
+        """Removes what killed saves left behind; only for who holds the run's lock."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if ".orbax-checkpoint-tmp" in path.name:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def save(self, step: int, arrays: dict[str, np.ndarray], metadata: dict) -> None:
+        """Writes `arrays` (by name) and `metadata` (JSON) durably as checkpoint `step`, then drops the oldest ones.
+
+        Raises:
+          UserError: if the disk is full or the folder cannot be written; earlier checkpoints stay.
+        """
+        import orbax.checkpoint as ocp
+
+        target = self.folder / str(step)
+        metadata = {"format": FORMAT, "digest": digest(arrays), "step": step, **metadata}
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), metadata=ocp.args.JsonSave(metadata))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                shutil.rmtree(target)
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+                checkpointer.save(target, args=items)
+        except Exception as error:  # orbax and tensorstore wrap an OSError in kinds of their own
+            self.clean()
+            raise UserError(_why_not_saved(step, self.folder, error)) from error
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.folder / str(old), ignore_errors=True)
+
+    def load(self, step: int) -> tuple[dict[str, np.ndarray], dict]:
+        """Arrays and metadata of one checkpoint.
+
+        Raises:
+          ValueError: if it is damaged.
+        """
+        import orbax.checkpoint as ocp
+
+        items = ocp.args.Composite(state=ocp.args.PyTreeRestore(), metadata=ocp.args.JsonRestore())
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+                restored = checkpointer.restore(self.folder / str(step), args=items)
+            arrays = {name: np.asarray(value) for name, value in restored.state.items()}
+            metadata = dict(restored.metadata)
+        except Exception as error:  # any damage: truncated, missing or unreadable files
+            raise ValueError(f"cannot be read ({type(error).__name__})") from error
+        if metadata.get("format") != FORMAT:
+            raise UserError(
+                f"checkpoint {self.folder / str(step)} has format {metadata.get('format')}, this version reads {FORMAT}: "
+                "use the version that wrote it, or --overwrite"
+            )
+        if digest(arrays) != metadata["digest"]:
+            raise ValueError("its digest does not match its contents")
+        return arrays, metadata
+
+    def newest(self) -> tuple[dict[str, np.ndarray], dict] | None:
+        """The newest checkpoint that is whole; damaged ones are set aside and named; None if there is none."""
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step)
+            except ValueError as error:
+                self.say(f"checkpoint {step} is damaged, {error}: going back to the one before")
+                self._set_aside(step)
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        aside = self.folder / f"{step}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        (self.folder / str(step)).rename(aside)
+
+
+def compare(arrays: dict[str, np.ndarray], template: dict, where: str) -> None:
+    """Refuses a checkpoint that another model wrote.
+
+    Args:
+      arrays: what was restored, by name.
+      template: name -> (shape, dtype) that this run's state has.
+      where: the checkpoint, for the message.
+
+    Raises:
+      UserError: with the first differences in tree, shape or dtype.
+    """
+    differences = [f"{name} is missing" for name in template if name not in arrays]
+    differences += [f"{name} is not part of this model" for name in arrays if name not in template]
+    for name, (shape, dtype) in template.items():
+        if name in arrays and (arrays[name].shape != tuple(shape) or arrays[name].dtype != dtype):
+            found = f"{arrays[name].dtype}{list(arrays[name].shape)}"
+            differences.append(f"{name} is {found}, expected {np.dtype(dtype)}{list(shape)}")
+    if differences:
+        more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+        raise UserError(f"{where} does not fit this model: " + "; ".join(differences[:3]) + more)
+
+
+def _why_not_saved(step: int, folder: pathlib.Path, error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause)
+        if getattr(cause, "errno", None) == errno.ENOSPC or "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+            return f"the disk is full: checkpoint {step} was not saved in {folder}; earlier ones are intact, free some space"
+        if isinstance(cause, PermissionError) or getattr(cause, "errno", None) in (errno.EROFS, errno.EDQUOT):
+            return f"cannot write checkpoint {step} in {folder} ({text}); earlier ones are intact, choose another --workdir"
+        cause = cause.__cause__ or cause.__context__
+    return f"checkpoint {step} was not saved in {folder} ({type(error).__name__}: {str(error).splitlines()[0][:200]})"

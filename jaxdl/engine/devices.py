@@ -1,0 +1,171 @@
+"""Where a stacked State lies: one device, a mesh, pmap's replicas, or seeds spread over devices.
+
+A State in the engine always has a leading seed axis `S`. On the host it is canonical (numpy, [S, ...], `local` leaves
+[S, B, ...] with the whole batch), whatever the layout: checkpoints move freely between layouts and device counts.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxdl.engine.state import PyTree, State
+from jaxdl.errors import UserError
+
+AXIS = "data"
+FSDP_SMALLEST = 1024
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How programs are spread over devices.
+
+    Attributes:
+      seeds_mode: "map" (one seed after another inside the program), "vmap" or "shard" (seeds spread over the devices).
+      parallel: "jit" (one global view) or "pmap" (per-device programs).
+      devices: the devices that take part; data is split over them unless seeds are.
+      fsdp: keep each parameter split over the devices (jit only).
+    """
+
+    seeds_mode: str = "map"
+    parallel: str = "jit"
+    devices: tuple = ()
+    fsdp: bool = False
+
+    def __post_init__(self):
+        if self.fsdp and self.parallel != "jit":
+            raise UserError("--fsdp needs --parallel=jit: pmap keeps a whole copy of the parameters on each device")
+        if self.seeds_mode == "shard" and (self.parallel != "jit" or self.fsdp):
+            raise UserError("--seeds_mode=shard gives each device its own seeds: use it with --parallel=jit, no --fsdp")
+
+    @property
+    def shards(self) -> int:
+        """How many devices share one batch."""
+        return 1 if self.seeds_mode == "shard" else max(1, len(self.devices))
+
+    @property
+    def axis(self) -> str | None:
+        """pmap's axis name inside the program, None elsewhere."""
+        return AXIS if self.parallel == "pmap" else None
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """The global view's devices as ("data", "model")."""
+        devices = np.array(self.devices).reshape(-1, 1)
+        return Mesh(devices, (AXIS, "model"), axis_types=(AxisType.Auto,) * 2)
+
+    @functools.cached_property
+    def seed_mesh(self) -> Mesh:
+        """The devices as the axis that seeds are spread over."""
+        return Mesh(np.array(self.devices), ("seed",), axis_types=(AxisType.Auto,))
+
+    def check_batch(self, batch_size: int, name: str) -> None:
+        """Raises UserError where a batch cannot be split evenly over the devices."""
+        if batch_size % self.shards:
+            raise UserError(f"{name}={batch_size} does not divide over {self.shards} devices: choose a multiple")
+
+    def shardings(self, state: PyTree) -> PyTree:
+        """NamedSharding of each leaf of a stacked State (jit on several devices)."""
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(self.mesh, self._rule(path, leaf)), state)
+
+    def _rule(self, path, leaf) -> PartitionSpec:
+        field = getattr(path[0], "name", "") if path else ""
+        if field == "local":
+            return PartitionSpec(None, AXIS)
+        if not self.fsdp or field not in ("nets", "extra") or leaf.size // max(1, leaf.shape[0]) < FSDP_SMALLEST:
+            return PartitionSpec()
+        sizes = [(size, axis) for axis, size in enumerate(leaf.shape) if axis > 0 and size % self.shards == 0]
+        if not sizes:
+            return PartitionSpec()
+        _, axis = max(sizes)
+        return PartitionSpec(*(AXIS if i == axis else None for i in range(leaf.ndim)))
+
+    def place(self, tree: PyTree, template: PyTree) -> PyTree:
+        """A canonical State (or its networks) in this layout; `template` tells which leaves are random keys."""
+        tree = jax.tree.map(_as_device_array, tree, template)
+        if self.parallel == "pmap":
+            return self._replicate(tree)
+        if self.seeds_mode == "shard":
+            return jax.device_put(tree, NamedSharding(self.seed_mesh, PartitionSpec("seed")))
+        if len(self.devices) > 1:
+            return jax.device_put(tree, self.shardings(tree))
+        return jax.device_put(tree, self.devices[0]) if self.devices else tree
+
+    def place_source(self, source: PyTree) -> PyTree:
+        """Data arrays where the programs read them: a whole copy on each device."""
+        if source is None or not jax.tree.leaves(source):
+            return source
+        if self.parallel == "pmap":
+            return _spread(self.devices, jax.tree.map(lambda leaf: jnp.stack([leaf] * len(self.devices)), source))
+        if self.seeds_mode == "shard":
+            spec = PartitionSpec("seed") if getattr(source, "per_seed", False) else PartitionSpec()
+            return jax.device_put(source, NamedSharding(self.seed_mesh, spec))
+        if len(self.devices) > 1:
+            return jax.device_put(source, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(source, self.devices[0]) if self.devices else source
+
+    def place_sums(self, sums: PyTree) -> PyTree:
+        """Metric sums [S] where the training program returns them."""
+        if self.parallel == "pmap":
+            return _spread(self.devices, jax.tree.map(lambda leaf: np.stack([leaf] * len(self.devices)), sums))
+        if self.seeds_mode == "shard":
+            return jax.device_put(sums, NamedSharding(self.seed_mesh, PartitionSpec("seed")))
+        if len(self.devices) > 1:
+            return jax.device_put(sums, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.tree.map(jnp.asarray, sums)
+
+    def gather(self, state: PyTree) -> PyTree:
+        """The canonical host State; copies, because a donated buffer must not be seen through a view."""
+        if self.parallel == "pmap":
+            local = getattr(state, "local", ())
+            whole = jax.tree.map(lambda leaf: _host(leaf)[0], state)
+            if jax.tree.leaves(local):
+                whole = whole.replace(local=jax.tree.map(lambda leaf: _join_devices(_host(leaf)), local))
+            return whole
+        return jax.tree.map(_host, state)
+
+    def _replicate(self, tree: PyTree) -> PyTree:
+        count = len(self.devices)
+        local = getattr(tree, "local", ())
+        whole = tree.replace(local=()) if isinstance(tree, State) else tree
+        stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), whole)
+        if jax.tree.leaves(local):
+            stacked = stacked.replace(local=jax.tree.map(lambda leaf: _split_devices(leaf, count), local))
+        return _spread(self.devices, stacked)
+
+
+def _spread(devices, stacked: PyTree) -> PyTree:
+    # the identity through pmap itself gives its outputs' sharding; any other placement makes the first step compile twice
+    return jax.pmap(_identity, axis_name=AXIS, devices=list(devices))(stacked)
+
+
+def _identity(tree):
+    return tree
+
+
+def _is_key(leaf) -> bool:
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _as_device_array(leaf, template):
+    if _is_key(template) and not _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(template))
+    # a copy: device_put may keep a view of numpy memory, and the step donates (overwrites) its State
+    return leaf if _is_key(leaf) else jnp.array(leaf)
+
+
+def _host(leaf) -> np.ndarray:
+    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _split_devices(leaf, count):
+    seeds, batch, *rest = leaf.shape
+    return jnp.moveaxis(leaf.reshape(seeds, count, batch // count, *rest), 1, 0)
+
+
+def _join_devices(array: np.ndarray) -> np.ndarray:
+    devices, seeds, batch, *rest = array.shape
+    return np.moveaxis(array, 0, 1).reshape(seeds, devices * batch, *rest)

@@ -1,0 +1,391 @@
+"""The loop: dispatches chunks, logs, evaluates, saves and resumes; nothing in it knows what is being trained."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.engine.checkpoint import Checkpoints
+from jaxdl.engine.devices import Layout
+from jaxdl.engine.experiment import Experiment, Phase
+from jaxdl.engine.folder import RunFolder
+from jaxdl.engine.payload import all_finite, pack, unpack
+from jaxdl.engine.position import Position
+from jaxdl.engine.program import Program, means, stream
+from jaxdl.engine.signals import Interrupted, Signals
+from jaxdl.engine.staging import Stager
+from jaxdl.engine.state import Mean, State
+from jaxdl.errors import UserError
+
+CHUNK_SECONDS = 0.25
+CHUNK_LARGEST = 4096
+
+
+class Watcher(Protocol):
+    """Who is told how training goes: the terminal, or nobody."""
+
+    def update(self, step: int, total: int, metrics: dict[str, float], items_per_second: float) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    def update(self, step: int, total: int, metrics: dict[str, float], items_per_second: float) -> None:
+        """Shows nothing."""
+
+    def say(self, line: str) -> None:
+        """Says nothing."""
+
+
+@dataclass
+class Trained:
+    """What `Trainer.run` leaves behind, on the host.
+
+    Attributes:
+      position: where the run ended.
+      state: the canonical State [S, ...] after the last update.
+      judged: the canonical State with the reported networks.
+      metrics: [S] final metrics "<split>/<name>".
+      items_per_second: training throughput without compilation, over all seeds.
+    """
+
+    position: Position
+    state: State
+    judged: State
+    metrics: list[dict[str, float]]
+    items_per_second: float
+    seconds: float
+    compile_seconds: float
+    objective: str | None = None
+
+
+class Trainer:
+    """Trains an experiment for some seeds together, as often as asked, compiling once.
+
+    Args:
+      experiment: what to train.
+      layout: how the programs are spread.
+      watcher: who is told.
+    """
+
+    def __init__(self, experiment: Experiment, layout: Layout, watcher: Watcher | None = None):
+        self.experiment, self.layout, self.watcher = experiment, layout, watcher or Silent()
+        self._programs: dict[tuple[int, int], Program] = {}
+        self.stager = Stager(layout)
+        train = experiment.train
+        layout.check_batch(train.batch_size, "train.batch_size")
+        if train.batch_size % (train.accumulate * layout.shards):
+            raise UserError(f"train.accumulate={train.accumulate} does not divide train.batch_size={train.batch_size}")
+
+    def program(self, phase: int, seeds: int) -> Program:
+        """The compiled functions of a phase for a number of seeds."""
+        if (phase, seeds) not in self._programs:
+            self._programs[phase, seeds] = Program(self.experiment.phases[phase], self.layout, seeds)
+        return self._programs[phase, seeds]
+
+    def run(self, seeds: tuple[int, ...], folders: list[RunFolder], checkpoints: Checkpoints) -> Trained:
+        """Trains (or goes on training) the seeds to the end.
+
+        Args:
+          seeds: `S` seeds.
+          folders: where each seed's metrics.jsonl lies.
+          checkpoints: where their common checkpoint lies.
+
+        Raises:
+          Interrupted: after a signal, once the state is saved.
+          UserError: if a checkpoint cannot be written or does not fit.
+        """
+        with Signals() as signals:
+            run = _Run(self, seeds, folders, checkpoints, signals)
+            run.begin()
+            run.train()
+            return run.finish()
+
+
+class _Run:
+    """One call of `Trainer.run`: what lives only while it trains."""
+
+    def __init__(self, trainer: Trainer, seeds, folders, checkpoints: Checkpoints, signals: Signals):
+        self.trainer, self.experiment, self.layout = trainer, trainer.experiment, trainer.layout
+        self.seeds, self.folders, self.checkpoints, self.signals = seeds, folders, checkpoints, signals
+        self.position = Position.first(len(seeds))
+        self.state: Any = None
+        self.best: Any = None
+        self.sums: dict[str, Mean] = {}
+        self.pending: deque = deque()
+        self.began = time.perf_counter()
+        self.compiled_before = 0.0
+        self.trained_items, self.trained_seconds = 0.0, 0.0
+        self.step_seconds: float | None = None
+        self.chunks = 0
+        self.saved: tuple[int, int] | None = None
+
+    # --- phases -----------------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        return self.experiment.phases[self.position.phase]
+
+    def begin(self) -> None:
+        """The newest good checkpoint, or a fresh state."""
+        self.checkpoints.clean()
+        restored = self.checkpoints.newest()
+        if restored is None:
+            for folder in self.folders:
+                folder.truncate_rows(0)
+            self._enter_phase(None)
+            return
+        arrays, metadata = restored
+        self.position = Position.from_json(metadata["position"])
+        if metadata["seeds"] != list(self.seeds):
+            raise UserError(f"the checkpoint in {self.checkpoints.folder} is of seeds {metadata['seeds']}")
+        self._enter_phase(None, fresh=False)
+        where = str(self.checkpoints.folder)
+        self.state, self.best, self.sums = unpack(self.program, self.layout, arrays, self._keeps_best(), where)
+        for folder, lines in zip(self.folders, self.position.lines, strict=True):
+            folder.truncate_rows(lines)
+        if self.position.t < self.phase.steps:
+            self.trainer.watcher.say(f"resuming from step {metadata['step']}")
+        self.saved = (self.position.phase, self.position.t)
+
+    def _enter_phase(self, old: State | None, fresh: bool = True) -> None:
+        index = self.position.phase
+        self.program = self.trainer.program(index, len(self.seeds))
+        self.compiled_before = self.program.compile_seconds
+        self.data_keys = stream(self.seeds, "data", index)
+        self.step_keys = stream(self.seeds, "step", index)
+        self.evaluation_keys = stream(self.seeds, "evaluation", index)
+        self.best, self.sums = None, self.program.zero_sums()
+        self.step_seconds, self.chunks = None, 0
+        if not fresh:
+            return
+        state = self.program.init(stream(self.seeds, "init", index))
+        if old is not None and self.phase.transfer is not None:
+            state = _transfer(self.phase.transfer, old, state, stream(self.seeds, "transfer", index))
+        start = jnp.asarray(self.position.start, jnp.int32)
+        self.state = self.layout.place(state.replace(step=start), self.program.template)
+        if self._keeps_best():
+            self._keep_best([True] * len(self.seeds))
+
+    def train(self) -> None:
+        """All phases from here to the end."""
+        while True:
+            self._train_phase()
+            if self.position.phase + 1 == len(self.experiment.phases) or not any(map(self.position.alive, range(len(self.seeds)))):
+                break
+            old = self._judged_state()
+            old = old.replace(local=())
+            self.position.next_phase()
+            self._enter_phase(old)
+            self._save()
+        self._save()
+
+    def _keeps_best(self) -> bool:
+        return self.experiment.reported == "best" and self.phase.objective is not None
+
+    def _judged_state(self) -> State:
+        state = self.state
+        if self._keeps_best():
+            state = self.program.judged(state, self.best)
+        return state if self.layout.axis is None else self.layout.gather(state)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def _train_phase(self) -> None:
+        position = self.position
+        while position.t < self.phase.steps and self._active():
+            if self.signals.pending:
+                self._interrupt()
+            began = time.perf_counter()
+            compiled = self.program.compile_seconds
+            count = self._chunk_length()
+            self._dispatch(count)
+            evaluate, save, end = self._due()
+            self._await(0 if evaluate or save or end or self.chunks < 3 else 1)
+            self._measure(count, time.perf_counter() - began - (self.program.compile_seconds - compiled))
+            if evaluate or end:
+                self._evaluate()
+            if save and not end:
+                self._save()
+        self._await(0)
+
+    def _active(self) -> bool:
+        return any(self.position.active(i) for i in range(len(self.seeds)))
+
+    def _due(self) -> tuple[bool, bool, bool]:
+        t, train, end = self.position.t, self.experiment.train, self.position.t == self.phase.steps
+        return t % train.eval_every == 0, t % train.checkpoint_every == 0, end
+
+    def _chunk_length(self) -> int:
+        """Steps up to the next thing to do, but no more than take about CHUNK_SECONDS."""
+        t, train = self.position.t, self.experiment.train
+        left = [self.phase.steps - t] + [every - t % every for every in (train.log_every, train.eval_every, train.checkpoint_every)]
+        if self.step_seconds is None:
+            affordable = 1 if t == 0 else 8
+        else:
+            affordable = max(1, min(CHUNK_LARGEST, int(CHUNK_SECONDS / max(self.step_seconds, 1e-7))))
+        capacity = getattr(self.phase.source, "capacity", None) or CHUNK_LARGEST
+        return max(1, min(*left, affordable, capacity))
+
+    def _dispatch(self, count: int) -> None:
+        position = self.position
+        counts = np.array([count if position.active(i) else 0 for i in range(len(self.seeds))], np.int32)
+        start = np.array(position.start, np.int32)
+        source = self.trainer.stager.stage(self.phase.source, position.t, count, self.phase.steps, self.data_keys)
+        self.state, self.sums, bad = self.program.train(
+            self.state, self.sums, source, self.data_keys, self.step_keys, start, counts
+        )
+        position.t += count
+        log = position.t % self.experiment.train.log_every == 0 or position.t == self.phase.steps
+        self.pending.append((position.t, bad, self.sums if log else None, int(counts.sum())))
+        if log:
+            self.sums = self.program.zero_sums()
+
+    def _await(self, keep: int) -> None:
+        """Waits until at most `keep` chunks are in flight, and looks at what the finished ones say."""
+        if len(self.layout.devices) > 1 and self.layout.devices[0].platform == "cpu":
+            keep = 0  # several CPU devices abort the process when their queue grows
+        while len(self.pending) > keep:
+            t, bad, sums, _ = self.pending.popleft()
+            bad = np.asarray(bad)
+            for i, step in enumerate(bad):
+                if step >= 0 and self.position.diverged[i] < 0:
+                    self.position.diverged[i] = int(step)
+                    self.trainer.watcher.say(f"seed {self.seeds[i]}: the loss is not finite at step {int(step)}")
+            if sums is not None:
+                self._log("train", self.program.host_sums(sums), t)
+
+    def _measure(self, count: int, seconds: float) -> None:
+        self.chunks += 1
+        self.step_seconds = seconds / count if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * seconds / count
+        size = getattr(self.phase.source, "batch_size", None) or getattr(self.phase.task, "items_per_step", 1)
+        self.trained_items += count * size * sum(map(self.position.active, range(len(self.seeds))))
+        self.trained_seconds += seconds
+
+    def _log(self, split: str, sums: dict[str, Mean], t: int, active=None) -> list[dict[str, float]]:
+        """One row a seed in metrics.jsonl; seeds that have ended write none."""
+        values = [means(sums, i) for i in range(len(self.seeds))]
+        total = sum(phase.steps for phase in self.experiment.phases)
+        for i, folder in enumerate(self.folders):
+            if not self.position.active(i):
+                continue
+            step = self.position.start[i] + t
+            folder.append_rows([{"step": step, "phase": self.phase.name, "split": split, **values[i]}])
+            self.position.lines[i] += 1
+        shown = next((i for i in range(len(self.seeds)) if self.position.active(i)), None)
+        if shown is not None:
+            prefix = "" if split == "train" else f"{split}/"
+            metrics = {prefix + name: value for name, value in values[shown].items() if split != "probe"}
+            rate = self.trained_items / self.trained_seconds if self.trained_seconds else 0.0
+            self.trainer.watcher.update(self.position.start[shown] + t, total, metrics, rate)
+        return values
+
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def _evaluate(self) -> None:
+        position, phase = self.position, self.phase
+        if hasattr(phase.task, "probe"):
+            start = np.array(position.start, np.int32)
+            source = self.trainer.stager.stage(phase.source, position.t, 1, position.t + 1, self.data_keys)
+            self._log("probe", self.program.probe(self.state, source, self.data_keys, self.evaluation_keys, start), position.t)
+        if not phase.evaluations:
+            return
+        found: list[dict[str, float]] = [{} for _ in self.seeds]
+        for split, source in phase.evaluations.items():
+            sums = self.program.evaluate(self.state, self.trainer.stager.evaluation(source), self.evaluation_keys)
+            for i, values in enumerate(self._log(split, sums, position.t)):
+                found[i].update({f"{split}/{name}": value for name, value in values.items()})
+        position.history.append(found)
+        self._judge(found)
+
+    def _judge(self, found: list[dict[str, float]]) -> None:
+        position, phase = self.position, self.phase
+        if phase.objective is None:
+            return
+        name, mode = phase.objective
+        improved = [position.active(i) and position.judge(i, found[i].get(name), mode) for i in range(len(self.seeds))]
+        if self._keeps_best() and any(improved):
+            self._keep_best(improved)
+        for i in range(len(self.seeds)):
+            history = [values[i] for values in position.history]
+            rule = phase.stop is not None and phase.stop(history)
+            if position.active(i) and (rule or (phase.patience and position.waiting[i] >= phase.patience)):
+                position.stopped[i] = position.t
+
+    def _keep_best(self, improved: list[bool]) -> None:
+        self.best = self.program.best(self.best, self.state, np.array(improved))
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """A checkpoint of everything, unless this very point is saved already or the state is poisoned."""
+        self._await(0)
+        position = self.position
+        point = (position.phase, position.t)
+        if self.saved == point:
+            return
+        arrays = pack(self.program, self.layout, self.state, self.best, self.sums)
+        for i in range(len(self.seeds)):
+            if position.alive(i) and not all_finite(arrays, i):
+                position.diverged[i] = position.global_step(i)
+                self.trainer.watcher.say(f"seed {self.seeds[i]}: parameters are not finite at step {position.diverged[i]}")
+        if not any(map(position.alive, range(len(self.seeds)))):
+            return
+        metadata = {"seeds": list(self.seeds), "position": self._settled().to_json()}
+        self.checkpoints.save(max(map(position.global_step, range(len(self.seeds)))), arrays, metadata)
+        self.saved = point
+
+    def _settled(self) -> Position:
+        """The position with this process's times added."""
+        position = Position.from_json(self.position.to_json())
+        position.elapsed += time.perf_counter() - self.began
+        position.compile += self.program.compile_seconds - self.compiled_before
+        return position
+
+    def _interrupt(self) -> None:
+        self._await(0)
+        self._save()
+        raise Interrupted
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> Trained:
+        """The final metrics of the reported parameters, each split evaluated once."""
+        state = self.program.judged(self.state, self.best) if self._keeps_best() else self.state
+        metrics: list[dict[str, float]] = [{} for _ in self.seeds]
+        for i, folder in enumerate(self.folders):
+            last = [row for row in folder.rows() if row["split"] == "train"][-1:]
+            metrics[i].update({f"train/{k}": v for row in last for k, v in row.items() if k not in ("step", "phase", "split")})
+        for split, source in {**self.phase.evaluations, **self.experiment.final}.items():
+            if self.signals.pending:
+                raise Interrupted
+            sums = self.program.evaluate(state, self.trainer.stager.evaluation(source), self.evaluation_keys)
+            for i, folder in enumerate(self.folders):
+                values = means(sums, i)
+                metrics[i].update({f"{split}/{name}": value for name, value in values.items()})
+                if split in self.experiment.final and self.position.alive(i):
+                    step = self.position.best_step[i] if self._keeps_best() else self.position.global_step(i)
+                    folder.append_rows([{"step": step, "phase": self.phase.name, "split": split, **values}])
+        settled = self._settled()
+        rate = self.trained_items / self.trained_seconds if self.trained_seconds else 0.0
+        return Trained(
+            position=self.position, state=self.layout.gather(self.state), judged=self.layout.gather(state), metrics=metrics,
+            items_per_second=rate, seconds=settled.elapsed, compile_seconds=settled.compile,
+            objective=self.phase.objective[0] if self.phase.objective else None,
+        )
+
+
+def _transfer(function: Callable, old: State, fresh: State, keys: np.ndarray) -> State:
+    old, fresh = jax.tree.map(jnp.asarray, (old, fresh))
+
+    def one(args):
+        return function(args[0], args[1], jax.random.wrap_key_data(args[2]))
+
+    return jax.jit(lambda *args: jax.lax.map(one, args))(old, fresh, jnp.asarray(keys))

@@ -1,0 +1,67 @@
+"""What a checkpoint holds, as named host arrays, and back."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.engine.checkpoint import compare
+from jaxdl.engine.devices import Layout
+from jaxdl.engine.digest import flatten_with_names, part_name
+from jaxdl.engine.program import Program, judged_nets
+
+
+def pack(program: Program, layout: Layout, state: Any, best: Any, sums: Any) -> dict[str, np.ndarray]:
+    """State, best networks (or None) and open metric sums of a run as canonical arrays [S, ...] by name."""
+    best = None if best is None else layout.gather(best)
+    return flatten_with_names({"state": layout.gather(state), "best": best, "sums": program.host_sums(sums)})
+
+
+def unpack(program: Program, layout: Layout, arrays: dict[str, np.ndarray], keeps_best: bool, where: str) -> tuple:
+    """The opposite of `pack`: placed (state, best, sums).
+
+    Raises:
+      UserError: if tree, shapes or dtypes are another model's.
+    """
+    template = {
+        "state": program.template,
+        "best": judged_nets(program.template) if keeps_best else None,
+        "sums": program.host_sums(program.zero_sums()),
+    }
+    compare(arrays, named_shapes(template), where)
+    restored = unflatten(template, arrays)
+    state = layout.place(restored["state"], template["state"])
+    best = layout.place(restored["best"], template["best"]) if keeps_best else None
+    return state, best, program.device_sums(restored["sums"])
+
+
+def all_finite(arrays: dict[str, np.ndarray], seed: int) -> bool:
+    """Whether every number in the networks of one seed is finite."""
+    for name, array in arrays.items():
+        if name.startswith("state/nets/") and jnp.issubdtype(array.dtype, jnp.floating):
+            if not np.all(np.isfinite(array[seed].astype(np.float32))):
+                return False
+    return True
+
+
+def one_seed(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """A checkpoint's arrays for one of its seeds, still stacked: [1, ...]."""
+    return {name: array[seed : seed + 1] for name, array in arrays.items()}
+
+
+def named_shapes(template: Any) -> dict[str, tuple]:
+    """(shape, dtype) of each leaf by name; random keys as their data."""
+
+    def shape(leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        return leaf.shape, leaf.dtype
+
+    flat = jax.tree_util.tree_flatten_with_path(template)[0]
+    return {"/".join(map(part_name, path)): shape(leaf) for path, leaf in flat}
+
+
+def unflatten(template: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The template's tree filled with the arrays of the same names."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: arrays["/".join(map(part_name, path))], template)

@@ -1,0 +1,304 @@
+"""The compiled programs of one phase: initialise, train K steps, evaluate a split, probe, predict.
+
+A task is written for one seed and one device. Here its functions are composed: loop (K steps in one program, K traced,
+so that any partition of a run into chunks gives the same bits with one compilation), map, vmap or shard (seeds), jit
+with shardings or pmap (devices), donation.
+"""
+
+import dataclasses
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxdl.engine.devices import AXIS, Layout
+from jaxdl.engine.experiment import Phase
+from jaxdl.engine.state import Mean, PyTree, State
+
+STREAMS = ("init", "data", "step", "evaluation", "transfer")
+
+
+def stream(seeds: tuple[int, ...], kind: str, phase: int) -> np.ndarray:
+    """Key data [S, 2] of one of the engine's key streams: a pure function of seed, kind and phase."""
+
+    def one(seed):
+        key = jax.random.fold_in(jax.random.key(seed), STREAMS.index(kind))
+        return np.asarray(jax.random.key_data(jax.random.fold_in(key, phase)))
+
+    return np.stack([one(seed) for seed in seeds])
+
+
+class Program:
+    """What runs on the devices for one phase and a number of seeds; compiles each function once."""
+
+    def __init__(self, phase: Phase, layout: Layout, seeds: int):
+        self.phase, self.layout, self.seeds = phase, layout, seeds
+        self.task = phase.task
+        self.device_task = dataclasses.replace(phase.task, axis=layout.axis) if layout.axis else phase.task
+        self.compile_seconds = 0.0
+        self.flops_per_step: float | None = None
+        self._compiled: dict = {}
+        keys = jnp.zeros((seeds, 2), jnp.uint32)
+        self.template = jax.eval_shape(self._init, keys, self.hyper())
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.template)
+        self.metric_names = self._metric_names(one)
+
+    # --- public: each takes and returns stacked values -------------------------------------------------------------
+
+    def hyper(self) -> dict:
+        """The phase's hyper-parameters, [S] float32 each."""
+        return {name: jnp.full((self.seeds,), value, jnp.float32) for name, value in self.phase.hyper.items()}
+
+    def init(self, keys: np.ndarray) -> State:
+        """A fresh canonical State from key data [S, 2]."""
+        return self._call("init", lambda: jax.jit(self._init), (jnp.asarray(keys), self.hyper()))
+
+    def zero_sums(self) -> dict[str, Mean]:
+        """Empty metric sums, [S] each, on the devices."""
+        zeros = np.zeros(self.seeds, np.float32)
+        return self.device_sums({name: Mean(zeros, zeros) for name in self.metric_names})
+
+    def host_sums(self, sums: dict[str, Mean]) -> dict[str, Mean]:
+        """Sums as host arrays [S]."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[0] if self.layout.axis else np.asarray(leaf), sums)
+
+    def device_sums(self, sums: dict[str, Mean]) -> dict[str, Mean]:
+        """The opposite of `host_sums`."""
+        return self.layout.place_sums(sums)
+
+    def train(self, state, sums, source, data_keys, step_keys, start, counts):
+        """`counts` [S] updates from a placed State, which is donated.
+
+        Returns:
+          State, sums with the steps' metrics added, and the first step [S] whose metrics were not finite (or -1).
+        """
+        args = (state, sums, source, data_keys, step_keys, start, counts)
+        state, sums, bad = self._call("train", self._build_train, args)
+        return state, sums, bad[0] if self.layout.axis else bad
+
+    def evaluate(self, state, source, keys) -> dict[str, Mean]:
+        """Metric sums [S] over all of `source` with the State that is judged."""
+        args = (state, source, jnp.asarray(keys), np.int32(source.num_batches))
+        name = ("evaluate", jax.tree.structure(source))
+        return self.host_sums(self._call(name, self._build_evaluate, args))
+
+    def probe(self, state, source, data_keys, keys, start) -> dict[str, Mean]:
+        """The task's diagnostics on the batch that comes next."""
+        return self.host_sums(self._call("probe", self._build_probe, (state, source, data_keys, keys, start)))
+
+    def best(self, best, state, improved):
+        """The judged networks {name: {"params", "stats"}} of the seeds where `improved` [S], `best` elsewhere."""
+        if best is None:
+            best = judged_nets(state)
+        return self._call("best", self._build_best, (best, state, improved))
+
+    def judged(self, state, best):
+        """`state` with the networks of `best`."""
+        return self._call("judged", self._build_judged, (state, best))
+
+    # --- one seed, one device --------------------------------------------------------------------------------------
+
+    def _init(self, keys, hyper):
+        def one(args):
+            return self.task.init(jax.random.wrap_key_data(args[0]), args[1])
+
+        return lax.map(one, (keys, hyper))
+
+    def _metric_names(self, state) -> tuple[str, ...]:
+        key = jax.random.key(0)
+        source = self.phase.source
+        staged = None if source is None else source.stage(0, 1, key)
+
+        def trace(state):
+            batch = None if staged is None else staged.batch(jnp.int32(0), key)
+            return self.task.step(state, batch, key)[1]
+
+        return tuple(sorted(jax.eval_shape(trace, state)))
+
+    def _batch(self, source, step, key):
+        if source is None:
+            return None
+        if self.layout.axis:
+            return source.batch(step, key, lax.axis_index(AXIS), self.layout.shards)
+        batch = source.batch(step, key)
+        if self.layout.shards > 1:
+            split = NamedSharding(self.layout.mesh, PartitionSpec(AXIS))
+            batch = jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, split), batch)
+        return batch
+
+    def _sum_devices(self, metrics):
+        metrics = {name: metrics[name] for name in sorted(metrics)}
+        return lax.psum(metrics, self.layout.axis) if self.layout.axis else metrics
+
+    def _step(self, source, state, sums, bad, data_key, step_key, start):
+        step = state.step
+        batch = self._batch(source, step - start, jax.random.wrap_key_data(data_key))
+        key = jax.random.fold_in(jax.random.wrap_key_data(step_key), step)
+        state, metrics = self.device_task.step(state, batch, key)
+        metrics = self._sum_devices(metrics)
+        finite = jnp.all(jnp.array([jnp.isfinite(mean.total) for mean in metrics.values()]))
+        bad = jnp.where((bad < 0) & ~finite, step, bad)
+        return state.replace(step=step + 1), jax.tree.map(jnp.add, sums, metrics), bad
+
+    def _train(self, source, state, sums, data_key, step_key, start, count):
+        def body(_, carry):
+            return self._step(source, *carry, data_key, step_key, start)
+
+        return lax.fori_loop(0, count, body, (state, sums, jnp.int32(-1)))
+
+    def _evaluate(self, source, state, key_data, count):
+        key = jax.random.wrap_key_data(key_data)
+        state = self.device_task.for_evaluation(state)
+
+        def metrics_of(state, i):
+            batch = self._batch(source, i, key)
+            state, metrics = self.device_task.evaluate(state, batch, jax.random.fold_in(key, i))
+            return state, self._sum_devices(metrics)
+
+        def body(i, carry):
+            state, sums = carry
+            state, metrics = metrics_of(state, i)
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        shapes = jax.eval_shape(metrics_of, state, jnp.int32(0))[1]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return lax.fori_loop(0, count, body, (state, zeros))[1]
+
+    def _probe(self, source, state, data_key, key_data, start):
+        key = jax.random.fold_in(jax.random.wrap_key_data(key_data), state.step)
+        batch = self._batch(source, state.step - start, jax.random.wrap_key_data(data_key))
+        return self._sum_devices(self.device_task.probe(state, batch, key))
+
+    # --- seeds and devices -----------------------------------------------------------------------------------------
+
+    def _build_train(self):
+        def seeds(state, sums, source, data_keys, step_keys, start, counts):
+            if self.layout.seeds_mode == "vmap":
+                return self._vmapped_train(state, sums, source, data_keys, step_keys, start, counts)
+            per_seed = (state, sums, data_keys, step_keys, start, counts)
+            return self._map_seeds(self._train, source, per_seed)
+
+        return self._spread(seeds, placed=3, common=4, donate=(0,), outputs="train")
+
+    def _vmapped_train(self, state, sums, source, data_keys, step_keys, start, counts):
+        # step stays one scalar: a batched one would turn each cond of a task into a select
+        axes = State(step=None, nets=0, local=0, hyper=0, extra=0)
+        source_axis = None if self._shared(source) else 0
+        step = jax.vmap(self._step, in_axes=(source_axis, axes, 0, 0, 0, 0, None), out_axes=(axes, 0, 0))
+        first = state.replace(step=state.step[0])
+
+        def body(_, carry):
+            return step(source, *carry, data_keys, step_keys, start[0])
+
+        bad = jnp.full((self.seeds,), -1, jnp.int32)
+        state, sums, bad = lax.fori_loop(0, counts.max(), body, (first, sums, bad))
+        return state.replace(step=jnp.broadcast_to(state.step, (self.seeds,))), sums, bad
+
+    def _build_evaluate(self):
+        def seeds(state, source, keys, count):
+            return self._map_seeds(functools.partial(self._evaluate, count=count), source, (state, keys), shared=True)
+
+        return self._spread(seeds, placed=2, common=2)
+
+    def _build_probe(self):
+        def seeds(state, source, data_keys, keys, start):
+            return self._map_seeds(self._probe, source, (state, data_keys, keys, start))
+
+        return self._spread(seeds, placed=2, common=3)
+
+    def _build_best(self):
+        def one(_, best, state, improved):
+            judged = self.device_task.for_evaluation(state)
+            return jax.tree.map(functools.partial(jnp.where, improved), judged_nets(judged), best)
+
+        def seeds(best, state, improved):
+            return self._map_seeds(one, None, (best, state, improved), shared=True)
+
+        return self._spread(seeds, placed=2, common=1, outputs="best")
+
+    def _build_judged(self):
+        def seeds(state, best):
+            nets = {}
+            for name, net in state.nets.items():
+                params = best[name]["params"]
+                nets[name] = net.replace(params=params, stats=best[name]["stats"], ema=None if net.ema is None else params)
+            return state.replace(nets=nets)
+
+        return self._spread(seeds, placed=2, common=0, outputs="state")
+
+    def _shared(self, source) -> bool:
+        return source is None or not getattr(source, "per_seed", False)
+
+    def _map_seeds(self, function, source, per_seed, shared=None):
+        """`function(source, *one seed)` for each seed, in the layout's way."""
+        if shared is None:
+            shared = self._shared(source)
+
+        def mapped(source, *per_seed):
+            if shared:
+                return lax.map(lambda args: function(source, *args), per_seed)
+            return lax.map(lambda args: function(*args), (source, *per_seed))
+
+        if self.layout.seeds_mode != "shard":
+            return mapped(source, *per_seed)
+        split = PartitionSpec("seed")
+        specs = (PartitionSpec() if shared else split,) + (split,) * len(per_seed)
+        return jax.shard_map(mapped, mesh=self.layout.seed_mesh, in_specs=specs, out_specs=split, check_vma=False)(source, *per_seed)
+
+    def _spread(self, function, *, placed: int, common: int, donate=(), outputs="sums"):
+        """Compiles for the layout a function of `placed` arguments on the devices and `common` ones alike everywhere."""
+        layout = self.layout
+        if layout.axis:
+            axes = (0,) * placed + (None,) * common
+            return jax.pmap(function, AXIS, in_axes=axes, donate_argnums=donate, devices=list(layout.devices))
+        if layout.shards == 1:
+            return jax.jit(function, donate_argnums=donate)
+        whole = NamedSharding(layout.mesh, PartitionSpec())
+        state = layout.shardings(self.template)
+        out = {"sums": whole, "train": (state, whole, whole), "state": state, "best": judged_nets(state)}[outputs]
+        return jax.jit(function, donate_argnums=donate, out_shardings=out)
+
+    def _call(self, name, build, args):
+        if name not in self._compiled:
+            began = time.perf_counter()
+            lowered = build().lower(*args)
+            self._compiled[name] = lowered.compile()
+            self.compile_seconds += time.perf_counter() - began
+        return self._compiled[name](*args)
+
+
+def judged_nets(state: State) -> dict:
+    """What is kept of the best networks: {name: {"params", "stats"}}."""
+    return {name: {"params": net.params, "stats": net.stats} for name, net in state.nets.items()}
+
+
+def means(sums: dict[str, Mean], seed_index: int) -> dict[str, float]:
+    """Totals divided by counts for one seed, as Python floats; metrics that nothing was counted for are left out."""
+    values = {}
+    for name, mean in sums.items():
+        count = float(np.asarray(mean.count)[seed_index])
+        if count:
+            values[name] = float(np.asarray(mean.total)[seed_index]) / count
+    return values
+
+
+def collect(task, state: PyTree, source, seed_index: int = 0) -> dict[str, np.ndarray]:
+    """`task.predict` over all of `source` for one seed of a canonical State: outputs [n, ...] on the host."""
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[seed_index], state)
+
+    def outputs(state, source):
+        state = task.for_evaluation(state)
+
+        def batch_outputs(i):
+            batch = source.batch(i, jax.random.key(0))
+            return task.predict(state, batch), batch["mask"]
+
+        return lax.map(batch_outputs, jnp.arange(source.num_batches))
+
+    values, mask = jax.jit(outputs)(one, source)
+    keep = np.asarray(mask).reshape(-1) > 0
+    return {name: np.asarray(v).reshape(-1, *v.shape[2:])[keep] for name, v in values.items()}

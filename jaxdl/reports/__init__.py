@@ -1,0 +1,1 @@
+"""Reports: pages with figures and tables that a person looks at after a run."""

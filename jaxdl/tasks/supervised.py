@@ -1,0 +1,192 @@
+"""One network, one loss, one optimiser: classification, regression and everything else with a target."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxdl.engine.experiment import Metrics
+from jaxdl.engine.state import Mean, Net, State
+from jaxdl.nn.context import batch_context
+from jaxdl.optimizers import update_ema
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+PerExample = Callable[[Any, Batch], Array]
+NET = "model"
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Minimises the mean of a per-example loss over the rows that `batch["mask"]` keeps.
+
+    With C the devices, T_c a device's loss total and N_c its count, the gradient is
+    sum_c ∇T_c / sum_c N_c: each device differentiates T_c / pmean(N), and gradients are pmean'd once.
+
+    Attributes:
+      model: called as `model.apply(variables, batch[inputs], train=...)`; gives the outputs.
+      loss: (outputs, batch, hyper) -> [B]; `hyper` holds the state's scalars (label smoothing, ...).
+      optimizer: from `jaxdl.optimizers.make_optimizer`.
+      example: shape of one input, without the batch axis.
+      metrics: name -> (outputs, batch) -> [B]; averaged like the loss.
+      predictions: outputs -> {name: [B, ...]} for evaluate, predict and the report.
+      inputs: key of the batch that the model reads.
+      dtype: compute dtype of layers that fix none; parameters stay float32.
+      accumulate: micro-batches one update is made of; gradients of totals are summed and divided once.
+      ema_decay: decay of the parameters' moving average, which is then what is judged; 0: none.
+      axis: pmap's axis name, set by the engine.
+    """
+
+    model: nn.Module
+    loss: Callable[[Any, Batch, Mapping[str, Array]], Array]
+    optimizer: optax.GradientTransformationExtraArgs
+    example: tuple[int, ...]
+    metrics: Mapping[str, PerExample] = dataclasses.field(default_factory=dict)
+    predictions: Callable[[Any], dict[str, Array]] = lambda outputs: {"outputs": outputs}
+    inputs: str = "image"
+    dtype: Any = None
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    axis: str | None = None
+
+    def init(self, key: Array, hyper: Mapping[str, Array]) -> State:
+        """Parameters from `key`; see `Task.init`."""
+        variables = self.model.init({"params": key, "noise": key}, jnp.zeros((2, *self.example)), train=False)
+        params, stats = variables["params"], variables.get("batch_stats", {})
+        ema = params if self.ema_decay else None
+        net = Net(params=params, stats=stats, opt=self.optimizer.init(params), ema=ema)
+        return State(step=jnp.int32(0), nets={NET: net}, hyper=dict(hyper))
+
+    def step(self, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+        """One update; see `Task.step`."""
+        net = state.nets[NET]
+        grads, stats, metrics = self._gradient(net, batch, key, state.hyper)
+        loss = metrics["loss"]
+        value = self._pmean(loss.total) / self._pmean(loss.count)
+
+        def value_fn(params):  # for line searches
+            return self._pmean(self._total(params, net.stats, batch, key, state.hyper, self._pmean(loss.count))[0])
+
+        updates, opt = self.optimizer.update(
+            grads, net.opt, net.params, hyper=state.hyper, value=value, grad=grads, value_fn=value_fn
+        )
+        params = optax.apply_updates(net.params, updates)
+        ema = update_ema(net.ema, params, self.ema_decay, state.step) if self.ema_decay else net.ema
+        net = net.replace(params=params, stats=stats, opt=opt, ema=ema)
+        return state.replace(nets={NET: net}), metrics
+
+    def evaluate(self, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+        """Loss and metrics without noise, with running statistics; see `Task.evaluate`."""
+        outputs = self._apply(state.nets[NET], batch)
+        return state, self._measure(outputs, batch, state.hyper)
+
+    def for_evaluation(self, state: State) -> State:
+        """The averaged parameters, where an average is kept."""
+        net = state.nets[NET]
+        return state if net.ema is None else state.replace(nets={NET: net.replace(params=net.ema)})
+
+    def predict(self, state: State, batch: Batch) -> dict[str, Array]:
+        """What the network says of each row, in float32."""
+        return self.predictions(self._apply(state.nets[NET], batch))
+
+    def probe(self, state: State, batch: Batch, key: Array) -> Metrics:
+        """Norms per layer on one training batch: "gradient_norm/<layer>" over all its parameters, and
+        "activation_norm/<layer>", the root mean square of its outputs."""
+        net = state.nets[NET]
+        count = self._pmean(batch["mask"].sum())
+
+        def total(params):
+            return self._total(params, net.stats, batch, key, state.hyper, count)[0]
+
+        grads = self._pmean(jax.grad(total)(net.params))
+        norms = {f"gradient_norm/{name}": optax.global_norm(leaf) for name, leaf in layers(grads).items()}
+        norms |= {f"activation_norm/{name}": value for name, value in self._activations(net, batch, key).items()}
+        one = jnp.float32(1.0)
+        share = one if self.axis is None else one / lax.psum(1, self.axis)
+        return {name: Mean(value * share, share) for name, value in norms.items()}
+
+    # --- one batch --------------------------------------------------------------------------------------------------
+
+    def _pmean(self, tree):
+        return tree if self.axis is None else lax.pmean(tree, self.axis)
+
+    def _gradient(self, net: Net, batch: Batch, key: Array, hyper):
+        """Gradient of the mean loss, new statistics and metric sums, over `accumulate` micro-batches."""
+        count = self._pmean(batch["mask"].sum())
+        gradient = jax.value_and_grad(self._total, has_aux=True)
+        if self.accumulate == 1:
+            (_, (stats, metrics)), grads = gradient(net.params, net.stats, batch, key, hyper, count)
+            return self._pmean(grads), stats, metrics
+
+        def split(leaf):  # strided, so that each device keeps its own rows
+            return jnp.moveaxis(leaf.reshape(-1, self.accumulate, *leaf.shape[1:]), 1, 0)
+
+        def micro(stats, part):
+            (_, (stats, metrics)), grads = gradient(net.params, stats, part, key, hyper, count)
+            return stats, (grads, metrics)
+
+        def body(carry, part):
+            stats, sums = carry
+            stats, found = micro(stats, part)
+            return (stats, jax.tree.map(jnp.add, sums, found)), None
+
+        parts = jax.tree.map(split, dict(batch))
+        shapes = jax.eval_shape(micro, net.stats, jax.tree.map(lambda leaf: leaf[0], parts))[1]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (stats, (grads, metrics)), _ = lax.scan(body, (net.stats, zeros), parts)
+        return self._pmean(grads), stats, metrics
+
+    def _total(self, params, stats, batch: Batch, key: Array, hyper, count):
+        """Sum of the rows' losses over `count`, with (statistics, metric sums)."""
+        variables = {"params": params, **({"batch_stats": stats} if stats else {})}
+        with batch_context(rows=batch["row"], mask=batch["mask"], axis=self.axis, dtype=self.dtype):
+            outputs, updated = self.model.apply(
+                variables, batch[self.inputs], train=True, rngs={"noise": key}, mutable=["batch_stats"]
+            )
+        metrics = self._measure(outputs, batch, hyper)
+        return metrics["loss"].total / count, (updated.get("batch_stats", {}), metrics)
+
+    def _measure(self, outputs, batch: Batch, hyper) -> Metrics:
+        mask = batch["mask"]
+        found = {"loss": Mean.of(self.loss(outputs, batch, hyper), mask)}
+        return found | {name: Mean.of(metric(outputs, batch), mask) for name, metric in self.metrics.items()}
+
+    def _variables(self, net: Net) -> dict:
+        return {"params": net.params, **({"batch_stats": net.stats} if net.stats else {})}
+
+    def _apply(self, net: Net, batch: Batch):
+        with batch_context(dtype=self.dtype):
+            return self.model.apply(self._variables(net), batch[self.inputs], train=False)
+
+    def _activations(self, net: Net, batch: Batch, key: Array) -> dict[str, Array]:
+        names = set(layers(net.params))
+        with batch_context(rows=batch["row"], mask=batch["mask"], axis=self.axis, dtype=self.dtype):
+            _, captured = self.model.apply(
+                self._variables(net),
+                batch[self.inputs],
+                train=True,
+                rngs={"noise": key},
+                mutable=["batch_stats", "intermediates"],
+                capture_intermediates=True,
+            )
+        found = {}
+        for path, leaf in jax.tree_util.tree_flatten_with_path(captured.get("intermediates", {}))[0]:
+            parts = [str(key.key) for key in path if hasattr(key, "key")]
+            name = "/".join(part for part in parts if part != "__call__")
+            if name in names and parts[-1] == "__call__":
+                found[name] = jnp.sqrt(self._pmean(jnp.mean(jnp.square(leaf.astype(jnp.float32)))))
+        return found
+
+
+def layers(params: Any) -> dict[str, Any]:
+    """Parameters by layer: the parent path "Conv_0" or "block/Dense_1" of each group of leaves."""
+    found: dict[str, list] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        found.setdefault("/".join(str(key.key) for key in path[:-1]), []).append(leaf)
+    return found

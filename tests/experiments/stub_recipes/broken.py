@@ -1,0 +1,3 @@
+"""A recipe that must be listed but cannot be imported."""
+
+raise RuntimeError("imported although it was not chosen")
