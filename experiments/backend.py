@@ -1,12 +1,14 @@
 """What must be set before JAX starts its backend: XLA's flags, the compilation cache, third parties' logging."""
 
+import hashlib
 import logging
 import os
+import platform
 import sys
 import warnings
 from pathlib import Path
 
-# XLA gives up autotuning and atomics under this flag; the documentation of XLA's debug options says run-to-run equal
+# results do not depend on the order of threads, and no autotuning chooses another kernel in the next run
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 HOST_DEVICES = "--xla_force_host_platform_device_count"
 CACHE_SECONDS = 0.1
@@ -46,9 +48,14 @@ def start_backend(*, host_devices: int = 1, deterministic: bool = False) -> None
 
 
 def cache_folder() -> Path:
-    """Where compiled programs are kept: in the user's cache folder."""
+    """Where compiled programs are kept: in the user's cache folder, apart for each CPU model and number of cores.
+
+    JAX's key of a CPU program knows neither, but the program depends on both: it may hold instructions that another
+    CPU lacks, and it is cut into as many parts as there are cores, which changes the last bits of its results.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "jaxdl" / "xla"
+    machine = hashlib.sha256(f"{_cpu()} {cores()}".encode()).hexdigest()[:12]
+    return Path(home) / "jaxdl" / "xla" / machine
 
 
 def use_compilation_cache() -> None:
@@ -87,6 +94,16 @@ def quiet_absl() -> None:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+def _cpu() -> str:
+    """The CPU's model and instruction sets."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:  # not Linux
+        return f"{platform.machine()} {platform.processor()}"
+    names = ("model name", "flags", "Features", "CPU part")
+    return " ".join(line for line in first.splitlines() if line.startswith(names))
 
 
 def _backend_started() -> bool:

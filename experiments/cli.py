@@ -209,7 +209,7 @@ def _recipe_title(binary: Binary, words: Sequence[str]) -> str:
     if "recipe" not in binary.flags:
         return ""
     before = list(_before_dashes(words))
-    for word, following in zip(before, [*before[1:], ""], strict=True):
+    for word, following in zip(before, [*before[1:], ""], strict=False):
         if _name(word) == "recipe":
             title = word.split("=", 1)[1] if "=" in word else following
     return title
@@ -235,7 +235,7 @@ def _config(recipe: recipe_files.Recipe | None, values: flags.FlagValues) -> Any
 def _parse_words(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
     """Sets the flags; returns what is left: positional arguments."""
     before = list(_before_dashes(words))
-    for word, following in zip(before, [*before[1:], None], strict=True):
+    for word, following in zip(before, [*before[1:], None], strict=False):
         name = _name(word)
         takes_value = name in values and not values[name].boolean and "=" not in word
         if takes_value and (following is None or following.startswith("--")):

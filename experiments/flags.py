@@ -65,16 +65,21 @@ class Leaf:
         """The allowed range in words, "" where there is none."""
         low, high = self._limits
         if low is not None and high is not None:
-            return f"{text_of(low)} to {text_of(high)}"
+            return f"{_brief(low)} to {_brief(high)}"
         if low is not None:
-            return f">= {text_of(low)}"
-        return f"<= {text_of(high)}" if high is not None else ""
+            return f">= {_brief(low)}"
+        return f"<= {_brief(high)}" if high is not None else ""
+
+    @property
+    def listed(self) -> str:
+        """The choices in words."""
+        return ", ".join(text_of(choice) or '""' for choice in self.choices)
 
     @property
     def expected(self) -> str:
         """What a value must be, for an error line."""
         if self.choices:
-            words = ("a comma-separated list of: " if self.many else "one of: ") + ", ".join(map(text_of, self.choices))
+            words = ("a comma-separated list of: " if self.many else "one of: ") + self.listed
         elif self.many:
             example = {int: "64,128", float: "0.1,0.01", str: "a,b"}[self.kind]
             each = f" {self.bounds}" if self.bounds else ""
@@ -165,6 +170,10 @@ def text_of(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(text_of, value))
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def _brief(number: float) -> str:
+    return str(int(number)) if float(number).is_integer() else text_of(number)
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[Leaf]:

@@ -2,7 +2,7 @@
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ def format_help(usage: str, summary: str, groups: Iterable[Group], width: int) -
       width: columns; no line is longer, except for names that are.
     """
     groups = list(groups)
-    longest = max((len(_name(leaf)) for group in groups for leaf in group.leaves), default=0)
+    longest = max((len(leaf.name) + 2 for group in groups for leaf in group.leaves), default=0)
     column = min(longest, _WIDEST_NAME) + 4
     lines = textwrap.wrap(f"usage: {usage}", width, subsequent_indent="    ")
     for paragraph in filter(None, summary.split("\n\n")):
@@ -72,27 +72,27 @@ def format_help(usage: str, summary: str, groups: Iterable[Group], width: int) -
     return "\n".join(lines)
 
 
-def _name(leaf: Leaf) -> str:
-    return f"--[no]{leaf.name}" if type_of(leaf) == "bool" else f"--{leaf.name}"
-
-
-def _entry(leaf: Leaf, column: int, width: int) -> Sequence[str]:
+def _entry(leaf: Leaf, column: int, width: int) -> list[str]:
     room = width - column
     text = " ".join(str(leaf.metadata.get("help") or "").split())
-    right = textwrap.wrap(text, room) + textwrap.wrap(_values(leaf), room, break_on_hyphens=False)
-    left = f"  {_name(leaf)}"
+    right = textwrap.wrap(text, room, break_on_hyphens=False) + textwrap.wrap(
+        _values(leaf), room, break_on_hyphens=False
+    )
+    left = f"  --{leaf.name}"
     if len(left) + 2 > column:
         return [left, *(" " * column + line for line in right)]
-    padded = [left.ljust(column), *[" " * column] * (len(right) - 1)]
-    return [a + b for a, b in zip(padded, right, strict=True)]
+    return [left.ljust(column) + right[0], *(" " * column + line for line in right[1:])]
 
 
 def _values(leaf: Leaf) -> str:
-    parts = [type_of(leaf)]
+    kind = type_of(leaf)
+    parts = [] if leaf.choices and kind == "text" else [kind]
     if leaf.choices:
-        parts.append(("any of " if leaf.many else "one of ") + ", ".join(map(text_of, leaf.choices)))
+        parts.append(f"{'any of' if leaf.many else 'one of'} {leaf.listed}")
     elif leaf.bounds:
         parts.append(leaf.bounds)
     unset = leaf.default is None or leaf.default == () or leaf.default == ""
     parts.append("default: " + ("not set" if unset else text_of(leaf.default)))
-    return "[" + "; ".join(parts) + "]"
+    if leaf.default is True:
+        parts.append(f"off: --no{leaf.name}")
+    return f"[{'; '.join(parts)}]"

@@ -13,7 +13,8 @@ def nearest(name: str, known: Sequence[str], count: int = 3) -> list[str]:
         whole = _similarity(plain, _plain(candidate))
         leaf = _similarity(last, _plain(candidate).rsplit(".", 1)[-1])
         scores[candidate] = max(whole, 0.98 * leaf if len(last) > 2 else 0.0) + 0.01 * whole
-    ranked = sorted((c for c in known if scores[c] >= 0.7), key=lambda c: -scores[c])
+    best = max(scores.values(), default=0.0)
+    ranked = sorted((c for c in known if scores[c] >= max(0.7, best - 0.1)), key=lambda c: -scores[c])
     if not ranked and len(plain) > 2:
         ranked = [candidate for candidate in known if plain in _plain(candidate)]
     return ranked[:count]

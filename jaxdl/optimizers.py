@@ -1,4 +1,4 @@
-"""From an `OptimizerConfig` to an Optax chain that reads its learning rate and penalties from `hyper` at every update."""
+"""From an `OptimizerConfig` to an Optax chain that reads learning rate and penalties from `hyper` at every update."""
 
 import dataclasses
 import math
@@ -116,8 +116,8 @@ def update_ema(
     """Exponential moving average of the parameters after update number `step` = 0, 1, ...
 
     Plain: ema <- d ema + (1 - d) params. Debiased: with d (1 - d^step) / (1 - d^(step+1)) in the place of d the stored
-    average is (1 - d) sum_i d^(step-i) params_i / (1 - d^(step+1)), which is Adam's bias correction, and the first `ema`
-    has no influence.
+    average is (1 - d) sum_i d^(step-i) params_i / (1 - d^(step+1)), which is Adam's bias correction, and the first
+    `ema` has no influence.
 
     Args:
       ema: the average so far, a tree like `params`; before the first update a copy of the parameters.
@@ -277,13 +277,10 @@ def _lbfgs(memory: int) -> optax.GradientTransformationExtraArgs:
     """Optax's lbfgs on the penalised objective."""
     solver = optax.lbfgs(memory_size=memory)
 
-    def strong(tree: PyTree) -> PyTree:
-        # Optax starts with weakly typed scalars and with two references to one buffer: the first would recompile, the
-        # second cannot be donated.
-        return jax.tree.map(lambda x: jnp.array(x, dtype=jnp.asarray(x).dtype, copy=True), tree)
-
     def init(params):
-        return strong(solver.init(params))
+        # Optax starts with weakly typed scalars and with two references to one buffer: the first would recompile, the
+        # second cannot be donated
+        return jax.tree.map(lambda x: jnp.array(x, dtype=jnp.asarray(x).dtype, copy=True), solver.init(params))
 
     def update(updates, state, params=None, *, hyper=None, value=None, value_fn: Callable | None = None, **_):
         params, hyper = _needed(params, "params"), _needed(hyper, "hyper")
@@ -297,7 +294,7 @@ def _lbfgs(memory: int) -> optax.GradientTransformationExtraArgs:
             grad=grads,
             value_fn=lambda p: objective(p) + _penalty(p, hyper),
         )
-        return updates, strong(state)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -25,7 +25,7 @@ class AugmentConfig:
     flip: bool = setting(False, "mirror left to right with probability 1/2")
     crop: int = setting(0, "pad by this many pixels of zeros, then crop at random to the old size; 0: off", minimum=0)
     contrast: float = setting(
-        0.0, "distance from the image's mean times 1-c ... 1+c, uniform; 0: off", minimum=0.0, maximum=1.0
+        0.0, "distance from the image's own mean times 1-c ... 1+c, uniform; 0: off", minimum=0.0, maximum=1.0
     )
     noise: float = setting(0.0, "standard deviation of Gaussian noise per pixel, pixels in 0 ... 1; 0: off", minimum=0.0)
     cutout: int = setting(0, "side in pixels of a square set to the training mean; 0: off", minimum=0)
@@ -67,7 +67,9 @@ class Transform:
         config = self.augment
         images = batch["image"] if config is None else geometric(batch["image"], keys, config)
         if config is not None and (config.contrast or config.noise):
-            images = photometric(images.astype(jnp.float32) / 255.0, keys, config) * 255.0
+            # the stored image's mean: one over the warped image would make XLA:CPU compute the warp twice
+            centre = batch["image"].astype(jnp.float32).mean(axis=(1, 2, 3)) / 255.0
+            images = photometric(images.astype(jnp.float32) / 255.0, centre, keys, config) * 255.0
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
         images = (images.astype(jnp.float32) - 255.0 * mean) / (255.0 * std)
         if config is not None and config.cutout:
@@ -88,7 +90,6 @@ def geometric(images: Array, keys: Array, config: AugmentConfig) -> Array:
     if not (crop or config.flip or resample):
         return images
     drawn = jax.vmap(lambda key: jax.random.uniform(key, (7,)))(_stream(keys, 0))
-    images, drawn = jax.lax.optimization_barrier((images, drawn))
     # uniform() < 1, so the floor is at most 2·crop
     offset = jnp.floor(drawn[:, :2] * (2 * crop + 1)).astype(jnp.int32) - crop
     flip = (drawn[:, 2] < 0.5) & config.flip
@@ -99,16 +100,19 @@ def geometric(images: Array, keys: Array, config: AugmentConfig) -> Array:
     return affine_warp(images, matrix, config.shift * signed[:, 5:] + offset)
 
 
-def photometric(images: Array, keys: Array, config: AugmentConfig) -> Array:
-    """Contrast, x -> m + (1 + c u)(x - m) with the image's own mean m and u ~ U(-1, 1), then Gaussian noise.
+def photometric(images: Array, centre: Array, keys: Array, config: AugmentConfig) -> Array:
+    """Contrast, x -> m + (1 + c u)(x - m) with u ~ U(-1, 1), then Gaussian noise.
 
     Args:
       images: [b, H, W, C] float32 in 0 ... 1; the result is not clipped to that range.
+      centre: [b] m, the mean of each image before it was moved.
+      keys: [b].
+      config: `contrast` is c, `noise` the standard deviation.
     """
     if config.contrast:
         drawn = jax.vmap(lambda key: jax.random.uniform(key, minval=-1.0, maxval=1.0))(_stream(keys, 1))
-        mean = images.mean(axis=(1, 2, 3), keepdims=True)
-        images = mean + (1.0 + config.contrast * drawn[:, None, None, None]) * (images - mean)
+        factor, mean = (1.0 + config.contrast * drawn)[:, None, None, None], centre[:, None, None, None]
+        images = mean + factor * (images - mean)
     if config.noise:
         noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(_stream(keys, 4))
         images = images + config.noise * noise
@@ -136,9 +140,14 @@ def mixup(batch: dict[str, Array], keys: Array, alpha: float) -> dict[str, Array
     count = batch["row"].shape[0]
     partner = jnp.minimum(jnp.arange(count) ^ 1, count - 1)
     weight = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
-    images, weight = jax.lax.optimization_barrier((batch["image"], weight))
-    w = weight[:, None, None, None]
-    mixed = w * images + (1.0 - w) * images[partner]
+    images = batch["image"]
+    source, weights = jnp.stack([jnp.arange(count), partner]), jnp.stack([weight, 1.0 - weight])
+
+    # a loop over the two parts, because XLA:CPU would fuse all that made the images into both of them
+    def add(i, mixed):
+        return mixed + weights[i][:, None, None, None] * images[source[i]]
+
+    mixed = jax.lax.fori_loop(0, 2, add, jnp.zeros_like(images))
     return {**batch, "image": mixed, "label_mix": batch["label"][partner], "mix": weight}
 
 

@@ -132,6 +132,8 @@ class Staged(_Batches):
       start: int32 scalar, the step of the first batch.
     """
 
+    per_seed = True  # each seed has its own order, so its own staged examples
+
     arrays: dict[str, Array]
     start: Array
     size: int = struct.field(pytree_node=False)
@@ -168,6 +170,8 @@ class Streamed(_Batches):
       transform: applied on the device to each batch, or None.
       capacity: K, the most batches of one `stage`; all stages have this shape, so that programs compile once.
     """
+
+    streamed = True  # it must be staged; programs cannot take it as it is
 
     fetch: Mapping[str, Any] | Callable[[np.ndarray], Mapping[str, np.ndarray]]
     size: int

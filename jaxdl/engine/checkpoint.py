@@ -5,6 +5,9 @@ flipped bit nor a changed dtype. So each checkpoint carries a sha256 of what it 
 """
 
 import errno
+import hashlib
+import json
+import os
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from jaxdl.engine.digest import digest
 from jaxdl.errors import UserError
 
 FORMAT = 1
+_NEW = ".new"
 
 
 class Checkpoints:
@@ -36,11 +40,26 @@ class Checkpoints:
         return sorted(int(path.name) for path in self.folder.iterdir() if path.is_dir() and path.name.isdigit())
 
     def clean(self) -> None:
-        """Removes what killed saves left behind; only for who holds the run's lock."""
+        """Removes what killed saves left behind, or completes them; only for who holds the run's lock."""
+        shutil.rmtree(self._removed, ignore_errors=True)
+        if not self.folder.is_dir():
+            return
+        for path in sorted(self.folder.iterdir()):
+            if ".orbax-checkpoint-tmp" in path.name:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name.endswith(_NEW):  # whole, because Orbax renames only what is whole
+                _replace(path, self.folder / path.name.removesuffix(_NEW))
+
+    def remove(self) -> None:
+        """Deletes all checkpoints; a kill on the way leaves all or none."""
         if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                if ".orbax-checkpoint-tmp" in path.name:
-                    shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(self._removed, ignore_errors=True)
+            os.rename(self.folder, self._removed)
+        shutil.rmtree(self._removed, ignore_errors=True)
+
+    @property
+    def _removed(self) -> pathlib.Path:
+        return self.folder.with_name(f".{self.folder.name}.removed")
 
     def save(self, step: int, arrays: dict[str, np.ndarray], metadata: dict) -> None:
         """Writes `arrays` (by name) and `metadata` (JSON) durably as checkpoint `step`, then drops the oldest ones.
@@ -51,14 +70,17 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         target = self.folder / str(step)
-        metadata = {"format": FORMAT, "digest": digest(arrays), "step": step, **metadata}
+        metadata = {"format": FORMAT, "step": step, **metadata}
+        metadata["digest"] = _sealed(arrays, metadata)
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), metadata=ocp.args.JsonSave(metadata))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if target.exists():
-                shutil.rmtree(target)
+            # the next phase may begin at the step that the last one was saved at: the old one stays until the new one is whole
+            path = self.folder / f"{step}{_NEW}" if target.exists() else target
             with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-                checkpointer.save(target, args=items)
+                checkpointer.save(path, args=items)
+            if path != target:
+                _replace(path, target)
         except Exception as error:  # orbax and tensorstore wrap an OSError in kinds of their own
             self.clean()
             raise UserError(_why_not_saved(step, self.folder, error)) from error
@@ -82,28 +104,55 @@ class Checkpoints:
         except Exception as error:  # any damage: truncated, missing or unreadable files
             raise ValueError(f"cannot be read ({type(error).__name__})") from error
         if metadata.get("format") != FORMAT:
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} has format {metadata.get('format')}, this version reads {FORMAT}: "
-                "use the version that wrote it, or --overwrite"
-            )
-        if digest(arrays) != metadata["digest"]:
+            raise ValueError(f"it has format {metadata.get('format')} and this version reads {FORMAT}")
+        if metadata.pop("digest", None) != _sealed(arrays, metadata):
             raise ValueError("its digest does not match its contents")
         return arrays, metadata
 
-    def newest(self) -> tuple[dict[str, np.ndarray], dict] | None:
-        """The newest checkpoint that is whole; damaged ones are set aside and named; None if there is none."""
+    def newest(self, set_aside: bool = False) -> tuple[dict[str, np.ndarray], dict] | None:
+        """The newest checkpoint that is whole; damaged ones are passed over and named; None if there is none.
+
+        Args:
+          set_aside: move damaged ones out of the way; only for who holds the run's lock.
+
+        Raises:
+          UserError: if there are checkpoints and all are damaged.
+        """
+        damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                return self.load(step)
+                found = self.load(step)
             except ValueError as error:
-                self.say(f"checkpoint {step} is damaged, {error}: going back to the one before")
-                self._set_aside(step)
+                damaged[step] = str(error)
+                continue
+            for bad, why in damaged.items():
+                self.say(f"checkpoint {bad} is damaged ({why}): going back to step {step}")
+                if set_aside:
+                    self._set_aside(bad)
+            return found
+        if damaged:
+            newest, why = next(iter(damaged.items()))
+            raise UserError(
+                f"no checkpoint in {self.folder} is whole (step {newest}: {why}): restore the folder from a copy, "
+                "or start the run anew with --overwrite"
+            )
         return None
 
     def _set_aside(self, step: int) -> None:
         aside = self.folder / f"{step}.damaged"
         shutil.rmtree(aside, ignore_errors=True)
         (self.folder / str(step)).rename(aside)
+
+
+def _sealed(arrays: dict[str, np.ndarray], metadata: dict) -> str:
+    """sha256 over the arrays' digest and the metadata: a bit flipped in either shows."""
+    text = json.dumps(json.loads(json.dumps(metadata)), sort_keys=True)
+    return hashlib.sha256(f"{digest(arrays)}|{text}".encode()).hexdigest()
+
+
+def _replace(new: pathlib.Path, old: pathlib.Path) -> None:
+    shutil.rmtree(old, ignore_errors=True)
+    new.rename(old)
 
 
 def compare(arrays: dict[str, np.ndarray], template: dict, where: str) -> None:

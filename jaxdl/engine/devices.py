@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxdl.engine.state import PyTree, State
+from jaxdl.engine.state import Array, PyTree, State
 from jaxdl.errors import UserError
 
 AXIS = "data"
@@ -68,11 +68,15 @@ class Layout:
             raise UserError(f"{name}={batch_size} does not divide over {self.shards} devices: choose a multiple")
 
     def shardings(self, state: PyTree) -> PyTree:
-        """NamedSharding of each leaf of a stacked State (jit on several devices)."""
-        return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(self.mesh, self._rule(path, leaf)), state)
+        """NamedSharding of each leaf of a stacked State, or of some of its networks (jit on several devices)."""
+        whole = isinstance(state, State)
 
-    def _rule(self, path, leaf) -> PartitionSpec:
-        field = getattr(path[0], "name", "") if path else ""
+        def sharding(path, leaf):
+            return NamedSharding(self.mesh, self._rule(path[0].name if whole else "nets", leaf))
+
+        return jax.tree_util.tree_map_with_path(sharding, state)
+
+    def _rule(self, field: str, leaf) -> PartitionSpec:
         if field == "local":
             return PartitionSpec(None, AXIS)
         if not self.fsdp or field not in ("nets", "extra") or leaf.size // max(1, leaf.shape[0]) < FSDP_SMALLEST:
@@ -85,7 +89,7 @@ class Layout:
 
     def place(self, tree: PyTree, template: PyTree) -> PyTree:
         """A canonical State (or its networks) in this layout; `template` tells which leaves are random keys."""
-        tree = jax.tree.map(_as_device_array, tree, template)
+        tree = jax.tree.map(typed, tree, template)
         if self.parallel == "pmap":
             return self._replicate(tree)
         if self.seeds_mode == "shard":
@@ -115,7 +119,17 @@ class Layout:
             return jax.device_put(sums, NamedSharding(self.seed_mesh, PartitionSpec("seed")))
         if len(self.devices) > 1:
             return jax.device_put(sums, NamedSharding(self.mesh, PartitionSpec()))
-        return jax.tree.map(jnp.asarray, sums)
+        return jax.device_put(sums, self.devices[0] if self.devices else None)
+
+    def place_common(self, tree: PyTree) -> PyTree:
+        """Small host values that all devices read alike (seed by seed, where seeds are spread), moved there explicitly."""
+        if self.seeds_mode == "shard":
+            split = NamedSharding(self.seed_mesh, PartitionSpec("seed"))
+            whole = NamedSharding(self.seed_mesh, PartitionSpec())
+            return jax.tree.map(lambda leaf: jax.device_put(leaf, split if np.ndim(leaf) else whole), tree)
+        if len(self.devices) > 1:
+            return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(tree, self.devices[0] if self.devices else None)
 
     def gather(self, state: PyTree) -> PyTree:
         """The canonical host State; copies, because a donated buffer must not be seen through a view."""
@@ -150,11 +164,18 @@ def _is_key(leaf) -> bool:
     return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _as_device_array(leaf, template):
+def typed(leaf: Array, template: Array) -> Array:
+    """A device array of what may be a host array; random keys from their data where `template` is one."""
     if _is_key(template) and not _is_key(leaf):
-        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(template))
+        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=_key_impl(template))
     # a copy: device_put may keep a view of numpy memory, and the step donates (overwrites) its State
     return leaf if _is_key(leaf) else jnp.array(leaf)
+
+
+def _key_impl(template) -> str:
+    found: list = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), template)  # a mere shape tells it only to a tracer
+    return found[0]
 
 
 def _host(leaf) -> np.ndarray:

@@ -86,6 +86,7 @@ class Phase:
       stop: further rule: gets the phase's evaluations so far, a list of {"<split>/<name>": value}; True ends the phase.
       transfer: (state at the end of the phase before, fresh state, key) -> this phase's first state. The state before
         is the best one where that phase had an objective and its experiment reports "best".
+      initial: "<net>/params/<path>" -> array [...]: parameters (and statistics) to start from where name and shape fit.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Phase:
     patience: int = 0
     stop: Callable[[list[dict[str, float]]], bool] | None = None
     transfer: Callable[[State, State, Array], State] | None = None
+    initial: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ class Experiment:
       report: view of a finished run -> list of report sections; None: only curves and tables.
       read_input: a user's file -> arrays of one example, for `predict`.
       show: outputs of `Task.predict` for one example -> {"label", "confidence", ...}, for `predict`.
-      check: --> sanity checks beyond the engine's own (baselines): list of (name, value, comment).
+      check: -> baselines to beat, a list of (name, value, comment), for `--check`.
+      expected_loss: of a network that knows nothing (ln C for C classes), for `--check`.
+      ensemble: view of a run over seeds -> metrics of the averaged prediction, for `evaluate`.
       facts: further lines of the run's header.
       steps_may_grow: whether a finished run may be continued with more steps (no schedule depends on them).
     """
@@ -131,5 +135,7 @@ class Experiment:
     read_input: Callable[[str], dict] | None = None
     show: Callable[[dict], dict] | None = None
     check: Callable[[], list] | None = None
+    expected_loss: float | None = None
+    ensemble: Callable[[Any], dict[str, float]] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     steps_may_grow: bool = True

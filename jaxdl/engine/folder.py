@@ -1,5 +1,6 @@
 """The run folder of DESIGN §7: its files, its lock, and the checks that protect what lies there."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -14,7 +15,7 @@ import numpy as np
 from jaxdl.errors import UserError
 
 FILES = ("config.json", "record.json", "metrics.jsonl", "summary.json", "report.html", "evaluation.json", ".lock")
-FOLDERS = ("checkpoints", "plots", "samples")
+FOLDERS = ("checkpoints", ".checkpoints.removed", "plots", "samples")
 
 
 class RunFolder:
@@ -34,7 +35,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the workdir {self.path}: {error.strerror}; choose another --workdir") from error
-        if not os.access(self.path, os.W_OK):
+        if not os.access(self.path, os.W_OK | os.X_OK):
             raise UserError(f"cannot write to the workdir {self.path}: choose another --workdir")
 
     # --- lock -------------------------------------------------------------------------------------------------------
@@ -83,22 +84,32 @@ class RunFolder:
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise _cannot_write(target, error) from error
 
-    def read_json(self, name: str) -> Any:
-        """A JSON file's value, None if it is not there.
+    def tidy(self) -> None:
+        """Removes what killed writes of the files above left behind; only for who holds the run's lock."""
+        for name in FILES:
+            for path in self.path.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A JSON file's object, None if it is not there.
 
         Raises:
-          UserError: if it is no JSON.
+          UserError: if it is no JSON object.
         """
         path = self.path / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UserError(f"{path} cannot be read ({error}): mend or remove it, or use --overwrite") from error
+        if not isinstance(value, dict):
+            raise UserError(f"{path} cannot be read (it holds no JSON object): mend or remove it, or use --overwrite")
+        return value
 
     # --- metrics.jsonl ------------------------------------------------------------------------------------------------
 
@@ -113,6 +124,16 @@ class RunFolder:
         except OSError as error:
             raise _cannot_write(path, error) from error
 
+    def sync_rows(self) -> None:
+        """Makes the rows durable: a checkpoint that counts them must not outlive them."""
+        path = self.path / "metrics.jsonl"
+        try:
+            if path.exists():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
     def truncate_rows(self, count: int) -> None:
         """Keeps the first `count` lines of metrics.jsonl: what came after the checkpoint that a run resumes from goes.
 
@@ -120,7 +141,10 @@ class RunFolder:
           UserError: if fewer whole lines are there.
         """
         path = self.path / "metrics.jsonl"
-        data = path.read_bytes() if path.exists() else b""
+        try:
+            data = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): mend it, or use --overwrite") from error
         end = 0
         for _ in range(count):
             end = data.find(b"\n", end) + 1

@@ -1,69 +1,31 @@
 """The loop: dispatches chunks, logs, evaluates, saves and resumes; nothing in it knows what is being trained."""
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.engine.checkpoint import Checkpoints
-from jaxdl.engine.devices import Layout
+from jaxdl.engine.devices import Layout, typed
 from jaxdl.engine.experiment import Experiment, Phase
 from jaxdl.engine.folder import RunFolder
-from jaxdl.engine.payload import all_finite, pack, unpack
+from jaxdl.engine.payload import all_finite, one_seed, pack, unpack, without_poison
 from jaxdl.engine.position import Position
 from jaxdl.engine.program import Program, means, stream
+from jaxdl.engine.record import Trained
 from jaxdl.engine.signals import Interrupted, Signals
 from jaxdl.engine.staging import Stager
 from jaxdl.engine.state import Mean, State
+from jaxdl.engine.watcher import Silent, Watcher
 from jaxdl.errors import UserError
 
 CHUNK_SECONDS = 0.25
 CHUNK_LARGEST = 4096
-
-
-class Watcher(Protocol):
-    """Who is told how training goes: the terminal, or nobody."""
-
-    def update(self, step: int, total: int, metrics: dict[str, float], items_per_second: float) -> None: ...
-
-    def say(self, line: str) -> None: ...
-
-
-class Silent:
-    """A watcher that shows nothing."""
-
-    def update(self, step: int, total: int, metrics: dict[str, float], items_per_second: float) -> None:
-        """Shows nothing."""
-
-    def say(self, line: str) -> None:
-        """Says nothing."""
-
-
-@dataclass
-class Trained:
-    """What `Trainer.run` leaves behind, on the host.
-
-    Attributes:
-      position: where the run ended.
-      state: the canonical State [S, ...] after the last update.
-      judged: the canonical State with the reported networks.
-      metrics: [S] final metrics "<split>/<name>".
-      items_per_second: training throughput without compilation, over all seeds.
-    """
-
-    position: Position
-    state: State
-    judged: State
-    metrics: list[dict[str, float]]
-    items_per_second: float
-    seconds: float
-    compile_seconds: float
-    objective: str | None = None
 
 
 class Trainer:
@@ -90,20 +52,28 @@ class Trainer:
             self._programs[phase, seeds] = Program(self.experiment.phases[phase], self.layout, seeds)
         return self._programs[phase, seeds]
 
-    def run(self, seeds: tuple[int, ...], folders: list[RunFolder], checkpoints: Checkpoints) -> Trained:
+    @property
+    def compile_seconds(self) -> float:
+        """Time spent on compiling all programs so far."""
+        return sum(program.compile_seconds for program in self._programs.values())
+
+    def run(
+        self, seeds: tuple[int, ...], folders: list[RunFolder], checkpoints: Checkpoints, signals: Signals | None = None
+    ) -> Trained:
         """Trains (or goes on training) the seeds to the end.
 
         Args:
           seeds: `S` seeds.
           folders: where each seed's metrics.jsonl lies.
           checkpoints: where their common checkpoint lies.
+          signals: if the caller watches them already.
 
         Raises:
           Interrupted: after a signal, once the state is saved.
           UserError: if a checkpoint cannot be written or does not fit.
         """
-        with Signals() as signals:
-            run = _Run(self, seeds, folders, checkpoints, signals)
+        with contextlib.nullcontext(signals) if signals else Signals() as watched:
+            run = _Run(self, seeds, folders, checkpoints, watched)
             run.begin()
             run.train()
             return run.finish()
@@ -121,7 +91,9 @@ class _Run:
         self.sums: dict[str, Mean] = {}
         self.pending: deque = deque()
         self.began = time.perf_counter()
-        self.compiled_before = 0.0
+        self.compiled_before = trainer.compile_seconds
+        self.stacked = checkpoints.folder != (folders[0].path / "checkpoints").absolute()
+        self.kept: set[int] = set()
         self.trained_items, self.trained_seconds = 0.0, 0.0
         self.step_seconds: float | None = None
         self.chunks = 0
@@ -136,7 +108,7 @@ class _Run:
     def begin(self) -> None:
         """The newest good checkpoint, or a fresh state."""
         self.checkpoints.clean()
-        restored = self.checkpoints.newest()
+        restored = self.checkpoints.newest(set_aside=True)
         if restored is None:
             for folder in self.folders:
                 folder.truncate_rows(0)
@@ -145,7 +117,10 @@ class _Run:
         arrays, metadata = restored
         self.position = Position.from_json(metadata["position"])
         if metadata["seeds"] != list(self.seeds):
-            raise UserError(f"the checkpoint in {self.checkpoints.folder} is of seeds {metadata['seeds']}")
+            raise UserError(
+                f"the checkpoint in {self.checkpoints.folder} is of seeds {metadata['seeds']}, this run is of "
+                f"{list(self.seeds)}: give the same --seed and --seeds, or another --workdir"
+            )
         self._enter_phase(None, fresh=False)
         where = str(self.checkpoints.folder)
         self.state, self.best, self.sums = unpack(self.program, self.layout, arrays, self._keeps_best(), where)
@@ -158,7 +133,6 @@ class _Run:
     def _enter_phase(self, old: State | None, fresh: bool = True) -> None:
         index = self.position.phase
         self.program = self.trainer.program(index, len(self.seeds))
-        self.compiled_before = self.program.compile_seconds
         self.data_keys = stream(self.seeds, "data", index)
         self.step_keys = stream(self.seeds, "step", index)
         self.evaluation_keys = stream(self.seeds, "evaluation", index)
@@ -194,7 +168,9 @@ class _Run:
         state = self.state
         if self._keeps_best():
             state = self.program.judged(state, self.best)
-        return state if self.layout.axis is None else self.layout.gather(state)
+        if self.layout.axis is None:
+            return state
+        return jax.tree.map(typed, self.layout.gather(state), self.program.template)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -254,7 +230,7 @@ class _Run:
             keep = 0  # several CPU devices abort the process when their queue grows
         while len(self.pending) > keep:
             t, bad, sums, _ = self.pending.popleft()
-            bad = np.asarray(bad)
+            bad = self.program.host_bad(bad)
             for i, step in enumerate(bad):
                 if step >= 0 and self.position.diverged[i] < 0:
                     self.position.diverged[i] = int(step)
@@ -328,6 +304,7 @@ class _Run:
         """A checkpoint of everything, unless this very point is saved already or the state is poisoned."""
         self._await(0)
         position = self.position
+        self._keep_good()
         point = (position.phase, position.t)
         if self.saved == point:
             return
@@ -336,17 +313,37 @@ class _Run:
             if position.alive(i) and not all_finite(arrays, i):
                 position.diverged[i] = position.global_step(i)
                 self.trainer.watcher.say(f"seed {self.seeds[i]}: parameters are not finite at step {position.diverged[i]}")
-        if not any(map(position.alive, range(len(self.seeds)))):
+        self._keep_good()
+        dead = [i for i in range(len(self.seeds)) if not position.alive(i)]
+        if len(dead) == len(self.seeds):
             return
+        for folder in self.folders:
+            folder.sync_rows()
+        arrays = without_poison(arrays, dead)
         metadata = {"seeds": list(self.seeds), "position": self._settled().to_json()}
         self.checkpoints.save(max(map(position.global_step, range(len(self.seeds)))), arrays, metadata)
         self.saved = point
+
+    def _keep_good(self) -> None:
+        """Gives each seed that has diverged among others the last checkpoint before, as its own."""
+        dead = {i for i in range(len(self.seeds)) if not self.position.alive(i)} - self.kept
+        if not dead or not self.stacked:
+            return
+        self.kept |= dead
+        restored = self.checkpoints.newest()
+        for i in dead if restored else ():
+            arrays, metadata = restored
+            position = Position.from_json(metadata["position"])
+            if position.alive(i):
+                own = Checkpoints(self.folders[i].path / "checkpoints", say=self.trainer.watcher.say)
+                values = {"seeds": [self.seeds[i]], "position": position.of_seed(i).to_json()}
+                own.save(position.global_step(i), one_seed(arrays, i), values)
 
     def _settled(self) -> Position:
         """The position with this process's times added."""
         position = Position.from_json(self.position.to_json())
         position.elapsed += time.perf_counter() - self.began
-        position.compile += self.program.compile_seconds - self.compiled_before
+        position.compile += self.trainer.compile_seconds - self.compiled_before
         return position
 
     def _interrupt(self) -> None:

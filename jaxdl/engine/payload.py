@@ -37,12 +37,27 @@ def unpack(program: Program, layout: Layout, arrays: dict[str, np.ndarray], keep
 
 
 def all_finite(arrays: dict[str, np.ndarray], seed: int) -> bool:
-    """Whether every number in the networks of one seed is finite."""
+    """Whether the parameters and statistics of one seed are finite, and its optimisers' states free of NaN.
+
+    An optimiser may hold an infinity by design, such as the best loss so far of a schedule.
+    """
     for name, array in arrays.items():
         if name.startswith("state/nets/") and jnp.issubdtype(array.dtype, jnp.floating):
-            if not np.all(np.isfinite(array[seed].astype(np.float32))):
+            values = array[seed].astype(np.float32)
+            if np.isnan(values).any() or (name.split("/")[3] != "opt" and np.isinf(values).any()):
                 return False
     return True
+
+
+def without_poison(arrays: dict[str, np.ndarray], seeds: list[int]) -> dict[str, np.ndarray]:
+    """A stacked checkpoint's arrays with zeros for the numbers of diverged `seeds` that are not finite."""
+    cleaned = {}
+    for name, array in arrays.items():
+        if seeds and jnp.issubdtype(array.dtype, jnp.floating):
+            array = np.array(array)
+            array[seeds] = np.where(np.isfinite(array[seeds].astype(np.float32)), array[seeds], np.zeros((), array.dtype))
+        cleaned[name] = array
+    return cleaned
 
 
 def one_seed(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:

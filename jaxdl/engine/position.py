@@ -80,6 +80,7 @@ class Position:
         values = dataclasses.asdict(self)
         for name in ("start", "stopped", "diverged", "best_value", "best_step", "waiting", "lines"):
             values[name] = [values[name][i]]
+        values["t"] = self.length(i)
         values["history"] = [[found[i]] for found in self.history]
         return Position(**values)
 

@@ -16,8 +16,10 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.engine.devices import AXIS, Layout
+from jaxdl.engine.digest import part_name
 from jaxdl.engine.experiment import Phase
 from jaxdl.engine.state import Mean, PyTree, State
+from jaxdl.errors import UserError
 
 STREAMS = ("init", "data", "step", "evaluation", "transfer")
 
@@ -76,25 +78,30 @@ class Program:
         Returns:
           State, sums with the steps' metrics added, and the first step [S] whose metrics were not finite (or -1).
         """
-        args = (state, sums, source, data_keys, step_keys, start, counts)
-        state, sums, bad = self._call("train", self._build_train, args)
-        return state, sums, bad[0] if self.layout.axis else bad
+        common = self.layout.place_common((data_keys, step_keys, start, counts))
+        return self._call("train", self._build_train, (state, sums, source, *common))
+
+    def host_bad(self, bad) -> np.ndarray:
+        """`train`'s third value as a host array [S]; waits for it."""
+        return np.asarray(bad)[0] if self.layout.axis else np.asarray(bad)
 
     def evaluate(self, state, source, keys) -> dict[str, Mean]:
         """Metric sums [S] over all of `source` with the State that is judged."""
-        args = (state, source, jnp.asarray(keys), np.int32(source.num_batches))
-        name = ("evaluate", jax.tree.structure(source))
-        return self.host_sums(self._call(name, self._build_evaluate, args))
+        common = self.layout.place_common((keys, np.int32(source.num_batches)))
+        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(source))
+        name = ("evaluate", jax.tree.structure(source), shapes)
+        return self.host_sums(self._call(name, self._build_evaluate, (state, source, *common)))
 
     def probe(self, state, source, data_keys, keys, start) -> dict[str, Mean]:
         """The task's diagnostics on the batch that comes next."""
-        return self.host_sums(self._call("probe", self._build_probe, (state, source, data_keys, keys, start)))
+        common = self.layout.place_common((data_keys, keys, start))
+        return self.host_sums(self._call("probe", self._build_probe, (state, source, *common)))
 
     def best(self, best, state, improved):
         """The judged networks {name: {"params", "stats"}} of the seeds where `improved` [S], `best` elsewhere."""
         if best is None:
             best = judged_nets(state)
-        return self._call("best", self._build_best, (best, state, improved))
+        return self._call("best", self._build_best, (best, state, self.layout.place_common(improved)))
 
     def judged(self, state, best):
         """`state` with the networks of `best`."""
@@ -104,7 +111,7 @@ class Program:
 
     def _init(self, keys, hyper):
         def one(args):
-            return self.task.init(jax.random.wrap_key_data(args[0]), args[1])
+            return adopt(self.task.init(jax.random.wrap_key_data(args[0]), args[1]), self.phase.initial)
 
         return lax.map(one, (keys, hyper))
 
@@ -123,8 +130,9 @@ class Program:
         if source is None:
             return None
         if self.layout.axis:
-            return source.batch(step, key, lax.axis_index(AXIS), self.layout.shards)
-        batch = source.batch(step, key)
+            return lax.optimization_barrier(source.batch(step, key, lax.axis_index(AXIS), self.layout.shards))
+        # the barrier keeps reading and computing apart: the same step compiles to the same bits whatever it reads from
+        batch = lax.optimization_barrier(source.batch(step, key))
         if self.layout.shards > 1:
             split = NamedSharding(self.layout.mesh, PartitionSpec(AXIS))
             batch = jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, split), batch)
@@ -268,7 +276,36 @@ class Program:
             lowered = build().lower(*args)
             self._compiled[name] = lowered.compile()
             self.compile_seconds += time.perf_counter() - began
-        return self._compiled[name](*args)
+        # whatever a program reads was placed before: a hidden copy would be paid again at each chunk
+        with jax.transfer_guard("disallow"):
+            return self._compiled[name](*args)
+
+
+def adopt(state: State, initial: dict | None) -> State:
+    """`state` with the parameters and statistics of another run wherever name and shape fit.
+
+    Raises:
+      UserError: if nothing fits.
+    """
+    if initial is None:
+        return state
+    taken = []
+
+    def choose(path, leaf):
+        name = "/".join(map(part_name, path))
+        if name not in initial or initial[name].shape != leaf.shape:
+            return leaf
+        taken.append(name)
+        return jnp.asarray(initial[name], leaf.dtype)
+
+    nets = jax.tree_util.tree_map_with_path(choose, judged_nets(state))
+    if not taken:
+        raise UserError("--init_from: no parameter of that run has a name and shape of this model's")
+    found = {}
+    for name, net in state.nets.items():
+        params = nets[name]["params"]
+        found[name] = net.replace(params=params, stats=nets[name]["stats"], ema=None if net.ema is None else params)
+    return state.replace(nets=found)
 
 
 def judged_nets(state: State) -> dict:

@@ -1,20 +1,105 @@
 """record.json and summary.json: what a run was, on what, and what came out."""
 
+import functools
 import os
 import pathlib
 import platform
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 
 import jax
 import numpy as np
 
 from jaxdl.engine.devices import Layout
+from jaxdl.engine.digest import digest
+from jaxdl.engine.position import Position
+from jaxdl.engine.state import PyTree, State
 
 PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
+@dataclass
+class Trained:
+    """What `Trainer.run` leaves behind, on the host.
+
+    Attributes:
+      position: where the run ended.
+      state: the canonical State [S, ...] after the last update.
+      judged: the canonical State with the reported networks.
+      metrics: [S] final metrics "<split>/<name>".
+      items_per_second: training throughput without compilation, over all seeds.
+    """
+
+    position: Position
+    state: State
+    judged: State
+    metrics: list[dict[str, float]]
+    items_per_second: float
+    seconds: float
+    compile_seconds: float
+    objective: str | None = None
+
+
+def first_record(name: str, seed: int, reported: str, template: PyTree, program: dict, command: str, data: dict) -> dict:
+    """record.json of a run that has just begun: every key, with nothing measured yet.
+
+    Args:
+      name: the recipe's.
+      template: shapes of the State, for the number of parameters.
+      program: from `program_facts`.
+    """
+    return {
+        "recipe": name,
+        "status": "running",
+        "seed": seed,
+        "steps": 0,
+        "reported": reported,
+        "metrics": {},
+        "best": None,
+        "params_digest": None,
+        "state_digest": None,
+        "parameters": _parameters(template),
+        "program": program,
+        "wall_time_s": 0.0,
+        "compile_time_s": 0.0,
+        "items_per_second": 0.0,
+        "versions": versions(),
+        "git": git_facts(),
+        "command": command,
+        "data": dict(data),
+    }
+
+
+def outcome(trained: Trained, k: int) -> dict:
+    """The parts of record.json that training decides, for seed `k` of those trained together.
+
+    A run that diverged reports no parameters, so it has neither metrics nor digests.
+    """
+    position, times = trained.position, {
+        "wall_time_s": trained.seconds,
+        "compile_time_s": trained.compile_seconds,
+        "items_per_second": trained.items_per_second,
+    }
+    best = None
+    if position.best_value[k] is not None:
+        best = {"step": position.best_step[k], "metric": trained.objective, "value": position.best_value[k]}
+    if not position.alive(k):
+        return {"status": "diverged", "steps": position.diverged[k], "best": best, **times}
+    state, judged = (jax.tree.map(lambda leaf: leaf[k], tree) for tree in (trained.state, trained.judged))
+    return {
+        "status": "done",
+        "steps": position.global_step(k),
+        "metrics": trained.metrics[k],
+        "best": best,
+        "params_digest": digest({name: net.params for name, net in judged.nets.items()}),
+        "state_digest": digest(state),
+        **times,
+    }
+
+
+@functools.cache
 def versions() -> dict[str, str]:
     """Installed versions of what a result may depend on."""
     found = {"python": platform.python_version()}
@@ -42,6 +127,7 @@ def program_facts(layout: Layout, seeds_mode: str, precision: str) -> dict:
     }
 
 
+@functools.cache
 def git_facts() -> dict:
     """Commit of the source tree that jaxdl runs from; nulls where it is no git checkout."""
     root = pathlib.Path(__file__).resolve().parents[2]
@@ -71,6 +157,10 @@ def summary(seeds: Sequence[int], metrics: Sequence[dict[str, float]]) -> dict:
         ci95 = float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n)) if std is not None else None
         result[name] = {"mean": float(values.mean()), "std": std, "ci95": ci95, "values": values.tolist()}
     return {"seeds": list(seeds), "metrics": result}
+
+
+def _parameters(template: PyTree) -> int:
+    return sum(int(np.prod(leaf.shape)) for net in template.nets.values() for leaf in jax.tree.leaves(net.params))
 
 
 def _processor() -> str:

@@ -49,7 +49,6 @@ class Stager:
             staged = self._ahead[2].result()
         else:
             staged = self._read(source, t, count, keys)
-        self._ahead = None
         following = min(source.capacity, limit - t - count)
         if following > 0:
             future = self._thread.submit(self._read, source, t + count, following, keys)

@@ -107,7 +107,9 @@ def explicit_padding(padding: Padding, sizes: Ints, kernel: Ints, strides: Ints,
     return pairs
 
 
-def _plain(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints, groups: int = 1) -> Array:
+def _plain(
+    x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints, groups: int = 1
+) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -124,11 +126,9 @@ def _plain(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, 
 def _convolve(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
     """The convolution of x, with inflation − 1 zeros between its elements, with a dilated kernel."""
     if x.shape[-1] == 1 and _unfolded_size(x, kernel, strides, pads, inflation, dilation) <= _LARGEST_UNFOLDED:
-        unfolded = functools.partial(
-            _unfolded_product, strides=strides, pads=pads, inflation=inflation, dilation=dilation
-        )
-        plain = functools.partial(_plain, strides=strides, pads=pads, inflation=inflation, dilation=dilation)
-        return lax.platform_dependent(x, kernel, cpu=unfolded, default=plain)
+        geometry: dict[str, Any] = {"strides": strides, "pads": pads, "inflation": inflation, "dilation": dilation}
+        product = functools.partial(_unfolded_product, **geometry)
+        return lax.platform_dependent(x, kernel, cpu=product, default=functools.partial(_plain, **geometry))
     return _plain(x, kernel, strides, pads, inflation, dilation)
 
 
@@ -140,7 +140,6 @@ def _convolve_backward(
     strides: Ints, pads: Pads, inflation: Ints, dilation: Ints, saved: tuple[Array, Array], g: Array
 ) -> tuple[Array, Array]:
     x, kernel = saved
-    weight_gradient: Callable[..., Array] = _gradient_by_kernel
     rank = len(strides)
     turned = jnp.swapaxes(jnp.flip(kernel, range(rank)), -1, -2)
     # the barrier keeps XLA from folding the transpose back into a convolution that it only runs naively
@@ -152,7 +151,7 @@ def _convolve_backward(
         before = span - lo - 1
         back.append((before, x_size + span - 1 - g_size - before))
     gradient_by_x = _convolve(g, turned, inflation, tuple(back), strides, dilation)
-    gradient_by_kernel = weight_gradient(x, g, kernel.shape[:-2], strides, pads, inflation, dilation)
+    gradient_by_kernel = _gradient_by_kernel(x, g, kernel.shape[:-2], strides, pads, inflation, dilation)
     return gradient_by_x, gradient_by_kernel
 
 
@@ -163,23 +162,22 @@ def _gradient_by_kernel(
     x: Array, g: Array, size: Ints, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
 ) -> Array:
     """Gradient [*K, C, O] by the kernel from x [B, *S, C] and the output's gradient g [B, *S', O]."""
-    geometry = dict(size=size, strides=strides, pads=pads, inflation=inflation, dilation=dilation)
+    geometry: dict[str, Any] = {"strides": strides, "pads": pads, "inflation": inflation, "dilation": dilation}
 
     def transposed(x: Array, g: Array) -> Array:
         zeros = jnp.zeros((*size, x.shape[-1], g.shape[-1]), x.dtype)
-        plain = functools.partial(_plain, x, strides=strides, pads=pads, inflation=inflation, dilation=dilation)
-        return jax.linear_transpose(lambda k: plain(k), zeros)(g)[0]
+        return jax.linear_transpose(lambda kernel: _plain(x, kernel, **geometry), zeros)(g)[0]
 
     if min(x.size, g.size) == 0:
         return transposed(x, g)
     if all(s == 1 for s in strides):
         largest = max(g.size * math.prod(size[:-1]), x.size * math.prod(inflation) * size[-1])
-        product: Callable[..., Array] = functools.partial(_split_unfolding, **geometry)
+        product: Callable[..., Array] = functools.partial(_split_unfolding, size=size, **geometry)
     else:
         largest = g.size // g.shape[-1] * math.prod(size) * x.shape[-1]
-        product = functools.partial(_full_unfolding, **geometry)
+        product = functools.partial(_full_unfolding, size=size, **geometry)
     if largest > _LARGEST_UNFOLDED:
-        product = functools.partial(_as_convolution, **geometry)
+        product = functools.partial(_as_convolution, size=size, **geometry)
     return lax.platform_dependent(x, g, cpu=product, default=transposed)
 
 
@@ -194,9 +192,7 @@ def _split_unfolding(
     rank, inputs, outputs = len(size), x.shape[-1], g.shape[-1]
     none = ((0, 0),) * (rank - 1)
     x = _pad(x, (*none, pads[-1]), inflation)
-    columns = [
-        lax.slice_in_dim(x, j * dilation[-1], j * dilation[-1] + g.shape[-2], axis=-2) for j in range(size[-1])
-    ]
+    columns = [lax.slice_in_dim(x, j * dilation[-1], j * dilation[-1] + g.shape[-2], axis=-2) for j in range(size[-1])]
     # row r of x meets row r + low − i·dilation of g under tap i: pad g so that all these exist
     lows = [max(0, dilation[i] * (size[i] - 1) - pads[i][0]) for i in range(rank - 1)]
     highs = [max(0, x.shape[i + 1] + pads[i][0] - g.shape[i + 1]) for i in range(rank - 1)]
@@ -231,9 +227,7 @@ def _full_unfolding(
     return product.reshape(*size, x.shape[-1], g.shape[-1])
 
 
-def _unfolded_product(
-    x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
-) -> Array:
+def _unfolded_product(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
     positions = _output_sizes(x, kernel, strides, pads, inflation, dilation)
     windows = _unfold(x, kernel.shape[:-2], positions, strides, pads, inflation, dilation)
     return windows @ kernel.reshape(-1, kernel.shape[-1])
@@ -297,7 +291,9 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps x [B, *S, C] to [B, *S', features]."""
         if x.shape[-1] % self.groups or self.features % self.groups:
-            raise ValueError(f"groups={self.groups} must divide both {x.shape[-1]} input and {self.features} output channels")
+            raise ValueError(
+                f"groups={self.groups} must divide both {x.shape[-1]} input and {self.features} output channels"
+            )
         shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None

@@ -1,1 +1,1 @@
-"""objectives."""
+"""Losses and what is measured; losses return one value per example."""

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from jaxdl.reports.intervals import mean_interval
-from jaxdl.reports.overview import format_metric, is_fraction
+from jaxdl.reports.intervals import interval_over_seeds
+from jaxdl.reports.overview import format_interval, format_metric, is_fraction
 from jaxdl.reports.page import Figure, Section, Table
-from jaxdl.reports.style import BLUE, GREY, VERMILLION, new_figure, percent_axis, plain
+from jaxdl.reports.style import BLUE, GREY, VERMILLION, log_axis, new_figure, percent_axis, plain, spans_decades
 
 
 @dataclass(frozen=True)
@@ -68,42 +68,56 @@ def comparison_section(
     table = Table("", [header[i] for i in used], [[row[i] for i in used] for row in rows], caption, strong)
     if len(contenders) < 2:
         return Section(title, [table], text)
-    drawn = f"{label[:1].upper()}{label[1:]}" + (
-        ": means and 95 % intervals, small marks are single runs." if several else "."
+    drawn = f"{_axis_label(metric, _error_scale(metric, contenders))}."
+    drawn = (
+        drawn[:1].upper() + drawn[1:] + (" Means and 95 % intervals; small marks are single runs." if several else "")
     )
-    figure = Figure(name, drawn, lambda: draw_comparison(metric, contenders))
-    return Section(title, [figure, table], text)
+    noted = any(one.note for one in contenders)
+    figure = Figure(name, drawn, lambda: draw_comparison(metric, contenders), wide=noted)
+    return Section(title, [figure, replace(table, wide=noted)], text)
 
 
 def draw_comparison(metric: str, contenders: Sequence[Contender]):
-    """A dot plot as a matplotlib Figure: one line for each contender, the first one on top."""
-    figure = new_figure(5.2, 0.9 + 0.42 * len(contenders))
+    """A dot plot as a matplotlib Figure: one line for each contender, the first one on top.
+
+    Accuracies whose errors lie far apart (99 %, 98 % and 10 %) are drawn as errors on a log axis.
+    """
+    figure = new_figure(5.2, 0.95 + 0.42 * len(contenders))
     axes = figure.add_subplot()
+    as_error = _error_scale(metric, contenders)
     for place, one in enumerate(contenders):
-        mean, half, _ = _summary(one.values)
-        color = VERMILLION if one.ours else BLUE
         values = np.atleast_1d(np.asarray(one.values, float))
+        values = 1 - values if as_error else values
+        mean, half, _ = _summary(values)
         if values.size > 1:
             axes.plot(values, np.full(values.shape, place), "|", color=GREY, markersize=9, markeredgewidth=1, zorder=2)
-        axes.errorbar(
-            [mean],
-            [place],
-            xerr=None if math.isnan(half) else [half],
-            fmt="o",
-            color=color,
-            markersize=7,
-            capsize=3,
-            zorder=3,
-        )
-    axes.set_yticks(range(len(contenders)), [plain(one.name, 26) for one in contenders], fontsize=10)
+        bar = None if math.isnan(half) else [half]
+        color = VERMILLION if one.ours else BLUE
+        axes.errorbar([mean], [place], xerr=bar, fmt="o", color=color, markersize=7, capsize=3, zorder=3)
+    axes.set_yticks(range(len(contenders)), [plain(one.name, 26) for one in contenders])
     axes.set_ylim(len(contenders) - 0.5, -0.5)
-    axes.margins(x=0.08)
     axes.grid(False, axis="y")
-    axes.set_xlabel(metric.replace("/", " ").replace("_", " "))
-    if is_fraction(metric):
-        percent_axis(axes.xaxis)
-    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel(_axis_label(metric, as_error))
+    if as_error:
+        low, high = axes.dataLim.minposx, axes.dataLim.x1
+        axes.set_xlim(low / 1.5, min(high * 1.5, 1.2))
+        log_axis(axes, "x", as_percent=True)
+    else:
+        axes.margins(x=0.08)
+        axes.locator_params(axis="x", nbins=5)
+        if is_fraction(metric):
+            percent_axis(axes.xaxis)
     return figure
+
+
+def _error_scale(metric: str, contenders: Sequence[Contender]) -> bool:
+    means = np.array([_summary(one.values)[0] for one in contenders])
+    return metric.endswith("accuracy") and bool(np.nanmax(means) < 1) and spans_decades(1 - means, 8.0)
+
+
+def _axis_label(metric: str, as_error: bool) -> str:
+    label = metric.replace("/", " ").replace("_", " ")
+    return f"{label.removesuffix('accuracy')}error, log scale (less is better)" if as_error else label
 
 
 def ensemble_section(
@@ -123,7 +137,14 @@ def ensemble_section(
         mean, half, _ = _summary(finite)
         low, high = (finite.min(), finite.max()) if finite.size else (math.nan, math.nan)
         cells = [_with_interval(metric, mean, half), *(format_metric(metric, bound) for bound in (low, high))]
-        rows.append([metric, *cells, format_metric(metric, value), _difference(metric, value - mean)])
+        rows.append(
+            [
+                metric.replace("/", " ").replace("_", " "),
+                *cells,
+                format_metric(metric, value),
+                _difference(metric, value - mean),
+            ]
+        )
     if not rows:
         return Section(title)
     count = max((len(values) for values in members.values()), default=0)
@@ -166,19 +187,20 @@ def seeds_section(
         ]
     )
     caption = "± is the half-width of the 95 % Student-t interval of the mean."
-    header = ["seed", *(name.replace("_", " ") for name in metrics), *facts]
+    header = ["seed", *(name.replace("/", " ").replace("_", " ") for name in metrics), *facts]
     return Section(title, [Table("", header, rows, caption, strong=(-1,), wide=True)])
 
 
 def _summary(values: float | Sequence[float] | np.ndarray) -> tuple[float, float, int]:
-    mean, half, count = mean_interval(np.atleast_1d(np.asarray(values, float)))
+    mean, half, count = interval_over_seeds(np.atleast_1d(np.asarray(values, float)))
     return float(mean), float(half), int(count)
 
 
 def _with_interval(metric: str, mean: float, half: float) -> str:
     if math.isnan(half):
         return format_metric(metric, mean)
-    return f"{100 * mean:.2f} ± {100 * half:.2f} %" if is_fraction(metric) else f"{mean:.4g} ± {half:.2g}"
+    shown, interval = format_interval(metric, mean, half)
+    return f"{shown.removesuffix(' %')} ± {interval}" + (" %" if shown.endswith(" %") else "")
 
 
 def _difference(metric: str, value: float) -> str | None:

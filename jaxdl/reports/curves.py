@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxdl.reports.intervals import mean_interval
+from jaxdl.reports.intervals import interval_over_seeds
 from jaxdl.reports.page import Figure, Section, Table
-from jaxdl.reports.style import GREY, PALETTE, SPLIT_COLORS, new_figure, percent_axis, plain, spans_decades
+from jaxdl.reports.style import (
+    GREY,
+    PALETTE,
+    SPLIT_COLORS,
+    log_axis,
+    new_figure,
+    percent,
+    percent_axis,
+    plain,
+    spans_decades,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,8 +83,6 @@ def phase_spans(runs: Sequence[Sequence[Row]]) -> list[tuple[str, int, int]]:
     """(name, first step, last step) of each phase, in their order in time, over all seeds."""
     spans: dict[str, tuple[int, int]] = {}
     for row in (row for rows in runs for row in rows if row.get("phase") is not None and "step" in row):
-        if row.get("split") == "test":
-            continue  # evaluated once, at the end, whatever the phase
         step = int(row["step"])
         low, high = spans.get(str(row["phase"]), (step, step))
         spans[str(row["phase"])] = (min(low, step), max(high, step))
@@ -144,14 +152,14 @@ def draw_curves(
     means = []
     for index, (split, one) in enumerate(curves.items()):
         color = SPLIT_COLORS.get(split, PALETTE[index % len(PALETTE)])
-        mean, half, _ = mean_interval(one.values)
+        mean, half, _ = interval_over_seeds(one.values)
         means.append(mean)
         _draw_split(axes, split, one.steps, mean, half, color)
     log = not fraction and spans_decades(np.concatenate(means))
     if log:
-        axes.set_yscale("log")
         low, high = np.nanmin(np.concatenate(means)), np.nanmax(np.concatenate(means))
         axes.set_ylim(low / 1.8, high * 1.8)  # the lower edge of a band may be negative
+        log_axis(axes)
     elif fraction:
         percent_axis(axes.yaxis)
         _limit_fraction(axes, np.concatenate(means))
@@ -159,8 +167,13 @@ def draw_curves(
     _mark_phases(axes, phases)
     axes.set_xlabel("step (updates)")
     label = name.replace("_", " ")
-    axes.set_ylabel(f"{label} ({unit})" if unit else f"{label} (log scale)" if log else label)
-    axes.legend(loc="upper right" if name in _FALLING or log else "lower right")
+    remarks = ", ".join(filter(None, [unit, "log scale" if log else ""]))
+    axes.set_ylabel(f"{label} ({remarks})" if remarks else label)
+    handles, labels = axes.get_legend_handles_labels()
+    ranks = {label: rank for rank, label in enumerate(_SPLITS)}
+    entries: list[Any] = sorted(zip(labels, handles, strict=True), key=lambda entry: ranks.get(entry[0], len(ranks)))
+    place: Any = "upper right" if name in _FALLING or log else "lower right"
+    axes.legend([handle for _, handle in entries], [label for label, _ in entries], loc=place)
     return figure
 
 
@@ -180,8 +193,8 @@ def phases_section(runs: Sequence[Sequence[Row]], title: str = "Phases") -> Sect
         for name in names:
             values = curve(inside, "validation", name).values
             best = [_extreme(seed, name in _FALLING) for seed in values]
-            value = float(mean_interval(np.array(best))[0]) if best else math.nan
-            cells.append(f"{value:.2%}".replace("%", " %") if name in _FRACTIONS and math.isfinite(value) else value)
+            value = float(interval_over_seeds(np.array(best))[0]) if best else math.nan
+            cells.append(percent(value, 2) if name in _FRACTIONS else value)
         rows.append(cells)
     caption = f"Means over {len(runs)} seeds." if len(runs) > 1 else ""
     return Section(title, [Table("", header, rows, caption, wide=True)])
@@ -224,7 +237,7 @@ def _mark_best(axes: "Axes", curves: Mapping[str, Curve], best_steps: Sequence[i
     one = curves[split]
     points = []
     for seed, best in zip(one.values, best_steps, strict=False):
-        at = np.flatnonzero(one.steps == best) if best is not None else []
+        at = np.flatnonzero(one.steps == best)
         if len(at) and math.isfinite(seed[at[0]]):
             points.append((one.steps[at[0]], seed[at[0]]))
     if points:
@@ -244,8 +257,8 @@ def _mark_phases(axes: "Axes", phases: Sequence[tuple[str, int, int]]) -> None:
         if index:
             axes.axvline(start, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
         axes.annotate(
-            plain(name, 16), (start, 1.0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points",
-            fontsize=9, color=GREY, ha="left", va="bottom",
+            plain(name, 16), (start, 1.0), xycoords=("data", "axes fraction"),
+            xytext=(3, 3), textcoords="offset points", fontsize=10, color=GREY, ha="left", va="bottom",
         )  # fmt: skip
 
 
@@ -266,9 +279,7 @@ def _caption(name: str, curves: Mapping[str, Curve], seeds: int, best_steps: Seq
     if seeds > 1:
         parts.append(f"Lines are means over {seeds} seeds, bands their 95 % Student-t intervals.")
     if any(best is not None for best in best_steps):
-        parts.append(
-            "Stars mark the steps whose parameters are reported." if seeds > 1 else "The star marks the reported step."
-        )
+        parts.append("Stars mark the reported steps." if seeds > 1 else "The star marks the reported step.")
     return " ".join(parts)
 
 

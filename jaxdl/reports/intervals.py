@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def interval_over_seeds(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over seeds and the half-width of its Student-t interval, t_{n-1} s / sqrt(n).
 
     Args:
@@ -13,7 +13,8 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndar
       confidence: coverage, in (0, 1).
 
     Returns:
-      (mean, half-width, n), each [...]: n is how many seeds have a value; the mean is NaN where n = 0, the half-width where n < 2.
+      (mean, half-width, n), each [...]: n is how many seeds have a value; the mean is NaN where n = 0, the half-width
+      where n < 2.
     """
     from scipy.special import stdtrit
 

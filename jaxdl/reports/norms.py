@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from jaxdl.reports.curves import Curve, Row, curve
-from jaxdl.reports.intervals import mean_interval
+from jaxdl.reports.intervals import interval_over_seeds
 from jaxdl.reports.page import Figure, Section, Table
-from jaxdl.reports.style import new_figure, plain
+from jaxdl.reports.style import log_axis, new_figure, percent, plain
 
 _TITLES = {
     "gradient_norm": ("Gradient", "Norm of the loss gradient by layer, a probe batch at each evaluation."),
@@ -19,7 +19,7 @@ _TITLES = {
 
 
 def layer_names(runs: Sequence[Sequence[Row]], quantity: str, order: Sequence[str] = ()) -> list[str]:
-    """Layers with a value of `quantity`: those in `order` (by depth) first, the others by name, "conv_2" before "conv_10"."""
+    """Layers with a value of `quantity`: those in `order` first, the others by name, conv_2 before conv_10."""
     prefix = f"{quantity}/"
     found = {key.removeprefix(prefix) for rows in runs for row in rows for key in row if key.startswith(prefix)}
     depth = {name: index for index, name in enumerate(order)}
@@ -58,7 +58,7 @@ def norms_section(
         figures.append(
             Figure(
                 quantity,
-                f"{caption} From dark (input) to light (output).{seeds}",
+                f"{caption} The legend and the shades run from the input to the output.{seeds}",
                 lambda label=label, layers=layers: draw_norms(f"{label} norm", layers),  # type: ignore[misc]
             )
         )
@@ -66,7 +66,7 @@ def norms_section(
 
 
 def draw_norms(label: str, layers: Mapping[str, Curve]):
-    """One line a layer as a matplotlib Figure, from dark (input) to light (output), on a log axis."""
+    """One line a layer as a matplotlib Figure, shaded from the input to the output, on a log axis."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -74,22 +74,24 @@ def draw_norms(label: str, layers: Mapping[str, Curve]):
     many = len(layers) > 10
     figure = new_figure(5.2, 3.6 if many else 3.3 + 0.2 * ((len(layers) + 1) // 2))
     axes = figure.add_subplot()
-    shades = colormaps["viridis"](np.linspace(0.0, 0.88, max(len(layers), 1)))
+    shades = colormaps["viridis"](np.linspace(0.0, 0.78, max(len(layers), 1)))
     for (name, one), shade in zip(layers.items(), shades, strict=True):
         logs = np.log(np.where(one.values > 0, one.values, np.nan))
-        mean = np.exp(mean_interval(logs)[0])
+        mean = np.exp(interval_over_seeds(logs)[0])
         kept = np.isfinite(mean)
         marker = "o" if kept.sum() == 1 else None
         axes.plot(
             one.steps[kept], mean[kept], color=shade, linewidth=1.4, marker=marker, markersize=4, label=plain(name, 26)
         )
-    axes.set_yscale("log")
+    low, high = axes.dataLim.intervaly
+    axes.set_ylim(low / 1.3, high * 1.3)
+    log_axis(axes)
     axes.set_xlabel("step (updates)")
     axes.set_ylabel(f"{label} (log scale)")
     if many:
-        scale = ScalarMappable(Normalize(1, len(layers) / 0.88), "viridis")
+        scale = ScalarMappable(Normalize(1, len(layers) / 0.78), "viridis")
         bar = figure.colorbar(scale, ax=axes, pad=0.02, boundaries=np.linspace(1, len(layers), 128))
-        bar.set_ticks(np.unique(np.linspace(1, len(layers), 6).round()), labels=None)
+        bar.set_ticks(np.unique(np.linspace(1, len(layers), 6).round()).tolist())
         bar.set_label("layer, from the input")
         bar.outline.set_visible(False)
     else:
@@ -116,7 +118,7 @@ def parameter_section(rows: Sequence[Any], title: str = "Layers and parameters")
             layer["kind"],
             _shape(layer["output_shape"]),
             int(layer["parameters"] or 0),
-            f"{int(layer['parameters'] or 0) / max(total, 1):.1%}".replace("%", " %"),
+            percent(int(layer["parameters"] or 0) / max(total, 1)),
             None if layer.get("flops") is None else int(layer["flops"]),
         ]
         for layer in layers

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdl.reports.intervals import mean_interval
+from jaxdl.reports.intervals import interval_over_seeds
 from jaxdl.reports.page import Headline
 
 _FRACTIONS = ("accuracy", "error_rate", "error", "precision", "recall", "f1")
@@ -24,6 +24,16 @@ def format_metric(metric: str, value: float | None, digits: int = 2) -> str:
     return f"{100 * value:.{digits}f} %" if is_fraction(metric) else f"{value:.4g}"
 
 
+def format_interval(metric: str, mean: float, half: float) -> tuple[str, str]:
+    """A mean and the half-width of its interval as text, both with the same decimals: ("98.14 %", "0.38")."""
+    if is_fraction(metric):
+        return format_metric(metric, mean), f"{100 * half:.2f}"
+    decimals = min(max(1 - math.floor(math.log10(half)), 0), 12) if half > 0 else 4
+    if not 1e-4 <= abs(mean) < 1e7 and mean != 0:
+        return f"{mean:.4g}", f"{half:.2g}"
+    return f"{mean:.{decimals}f}", f"{half:.{decimals}f}"
+
+
 def headline(metric: str, values: float | Sequence[float], note: str = "", label: str = "") -> Headline:
     """A metric as headline: one value, or the mean over seeds with its 95 % t interval.
 
@@ -38,15 +48,16 @@ def headline(metric: str, values: float | Sequence[float], note: str = "", label
     finite = every[np.isfinite(every)]
     if not finite.size:
         return Headline(label, "–", note=note)
-    mean, half, count = (float(value) for value in mean_interval(finite))
+    mean, half, count = (float(value) for value in interval_over_seeds(finite))
     if count < 2:
         return Headline(label, format_metric(metric, mean), note=note)
-    shown = f"± {100 * half:.2f}" if is_fraction(metric) else f"± {half:.2g}"
+    shown, interval = format_interval(metric, mean, half)
     if not note:
-        note = f"mean and 95 % interval over {int(count)} seeds, from {format_metric(metric, finite.min())} to {format_metric(metric, finite.max())}"
+        ends = f"{format_metric(metric, finite.min())} to {format_metric(metric, finite.max())}"
+        note = f"mean of {int(count)} seeds and its 95 % interval; the seeds: {ends}"
         if count < every.size:
-            note += f"; {every.size - int(count)} not finite"
-    return Headline(label, format_metric(metric, mean), shown, note)
+            note += f"; {every.size - int(count)} more not finite"
+    return Headline(label, shown, f"± {interval}", note)
 
 
 def record_facts(record: Mapping[str, Any], **more: Any) -> dict[str, Any]:

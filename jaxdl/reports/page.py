@@ -20,7 +20,7 @@ import numpy as np
 from jaxdl.reports.style import DPI, RC
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_NUMBER = re.compile(r"[-+−]?[\d,.]+(e[-+]?\d+)?( ?[%kMGT]| [kMG]?FLOPs?| s| ms)?( ± [\d.]+( %)?)?|–|")
+_NUMBER = re.compile(r"[-+−]?[\d,.]+(e[-+]?\d+)?( ?[%kMG]| s| ms)?( [±–] [\d.]+( %)?)?|–|")
 _CODE_FACTS = ("command", "digest", "params_digest", "state_digest", "fingerprint")
 _CSS_PIXELS_PER_INCH = 96
 
@@ -54,6 +54,7 @@ class Table:
       rows: cells as text, numbers or None (shown as a dash, like NaN); every row as long as the header.
       caption: below it; may be empty.
       strong: indices of rows to emphasise; negative ones count from the end.
+      names: indices of columns of names, which are not set as numbers even if they are digits.
       wide: takes the whole width of the page rather than half of it.
     """
 
@@ -62,6 +63,7 @@ class Table:
     rows: Sequence[Sequence[Any]]
     caption: str = ""
     strong: Sequence[int] = ()
+    names: Sequence[int] = ()
     wide: bool = False
 
 
@@ -142,7 +144,7 @@ def render_png(figure: Figure) -> tuple[bytes, int, int]:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if not figure.picture:
         # flat colours and grey text: a palette cannot be told from the original and is a third of its size
-        image = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     image.save(buffer, format="png", compress_level=6)
     scale = _CSS_PIXELS_PER_INCH / DPI
@@ -198,7 +200,7 @@ def _headlines(headlines: Sequence[Headline]) -> str:
     for item in headlines:
         interval = f' <span class="interval">{_text(item.interval)}</span>' if item.interval else ""
         note = f'<div class="note">{_text(item.note)}</div>' if item.note else ""
-        value = f'<div class="value">{_text(item.value)}{interval}</div>'
+        value = f'<div class="value"><span>{_text(item.value)}</span>{interval}</div>'
         cards.append(f'<li><div class="label">{_text(item.label)}</div>{value}{note}</li>\n')
     return f'<ul class="headlines">\n{"".join(cards)}</ul>\n'
 
@@ -211,7 +213,9 @@ def _facts(facts: Mapping[str, Any]) -> str:
         shown = _text(format_cell(value))
         code = name.lower().replace(" ", "_") in _CODE_FACTS
         kind = ' class="long"' if code or len(shown) > 60 else ""
-        cells.append(f"<div{kind}><dt>{_text(name)}</dt><dd>{f'<code>{shown}</code>' if code else shown}</dd></div>\n")
+        if code:
+            shown = "<code>" + " ".join(f"<span>{part}</span>" for part in shown.split(" ")) + "</code>"
+        cells.append(f"<div{kind}><dt>{_text(name)}</dt><dd>{shown}</dd></div>\n")
     return f'<dl class="facts">\n{"".join(cells)}</dl>\n'
 
 
@@ -226,17 +230,21 @@ def _figure(figure: Figure, plots: Path) -> str:
     png, width, height = render_png(figure)
     _replace(plots / f"{figure.name}.png", png)
     kinds = ["picture" if figure.picture else "chart", "wide" if figure.wide else "", "fine" if width > 620 else ""]
+    size = f'width="{width}" height="{height}" style="--width:{width}px"'
     data = base64.b64encode(png).decode("ascii")
     return (
         f'<figure class="{" ".join(filter(None, kinds))}"><div class="box"{" tabindex=0" if width > 620 else ""}>'
-        f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{_text(figure.caption)}"></div>'
+        f'<img src="data:image/png;base64,{data}" {size} alt="{_text(figure.caption)}"></div>'
         f"<figcaption>{_text(figure.caption)}</figcaption></figure>\n"
     )
 
 
 def _table(table: Table) -> str:
     cells = [[format_cell(cell) for cell in row] for row in table.rows]
-    numeric = [all(_NUMBER.fullmatch(row[column]) for row in cells) for column in range(len(table.header))]
+    numeric = [
+        column not in table.names and all(_NUMBER.fullmatch(row[column]) for row in cells)
+        for column in range(len(table.header))
+    ]
 
     def line(row: Sequence[str], tag: str, strong: bool = False) -> str:
         kinds = [
@@ -252,10 +260,11 @@ def _table(table: Table) -> str:
     title = f"<h3>{_text(table.title)}</h3>\n" if table.title else ""
     caption = f'<div class="caption">{_text(table.caption)}</div>\n' if table.caption else ""
     label = _text(table.title or "Table")
+    head = line([str(name) for name in table.header], "th")
     return (
         f'<div class="table{" wide" if table.wide else ""}">\n{title}'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">\n<table>\n'
-        f"<thead>{line([str(name) for name in table.header], 'th')}</thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
+        f"<thead>{head}</thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
         f"{caption}</div>\n"
     )
 

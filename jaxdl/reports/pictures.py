@@ -12,7 +12,7 @@ from jaxdl.reports.style import GREY, image_only, new_figure, plain
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a grid: uint8 or float in [0, 1], [H, W] or [H, W, C] with C in {1, 3}; text below it, one entry a line."""
+    """One picture of a grid, uint8 or float in [0, 1], [H, W] or [H, W, C] with C in {1, 3}, and the lines below it."""
 
     image: np.ndarray
     lines: Sequence[str] = ()
@@ -20,7 +20,7 @@ class Tile:
 
 
 def draw_grid(
-    tiles: Sequence[Tile], columns: int = 6, width: float = 5.2, line_height: float = 0.17, color_map: str = "gray"
+    tiles: Sequence[Tile], columns: int = 6, width: float = 5.2, line_height: float = 0.19, color_map: str = "gray"
 ):
     """A grid of pictures on one axes as a matplotlib Figure; `width` and `line_height` in inches."""
     rows = math.ceil(len(tiles) / columns)
@@ -33,13 +33,14 @@ def draw_grid(
     figure.set_layout_engine("none")
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     image_only(axes)
+    font = _font_size([line for one in tiles for line in one.lines], tile)
     for index, one in enumerate(tiles):
         left, top = (index % columns) * (tile + gap), (index // columns) * pitch
         _draw_tile(axes, one, (left, left + tile, top + aspect * tile, top), color_map)
         for number, line in enumerate(one.lines):
             color = one.colors[number] if number < len(one.colors) else "#30373f"
             place = (left + tile / 2, top + aspect * tile + (number + 0.55) * line_height)
-            axes.text(*place, line, ha="center", va="center", color=color, fontsize=_font_size(line, tile))
+            axes.text(*place, line, ha="center", va="center", color=color, fontsize=font)
     axes.set_xlim(0, width)
     axes.set_ylim(max(rows * pitch - gap, 0.3), 0)
     axes.set_aspect("auto")
@@ -47,9 +48,9 @@ def draw_grid(
 
 
 def as_picture(images: np.ndarray) -> np.ndarray:
-    """Images [n, H, W, C] of any type as uint8: integers as they are, floats stretched from the range they have together.
+    """Images [n, H, W, C] as uint8: uint8 and floats in [0, 1] as they are, others stretched from their common range.
 
-    Standardised images, which are not in [0, 1], can be looked at in this way; values that are not finite become the lowest.
+    So standardised images can be looked at. Values that are not finite become the lowest.
     """
     images = np.asarray(images)
     if images.ndim == 3:
@@ -69,7 +70,7 @@ def filter_tiles(kernel: np.ndarray, image_shape: Sequence[int] | None = None, l
     """The weights of a first layer as pictures, on one scale that is symmetric about zero.
 
     Args:
-      kernel: convolution [kh, kw, cin, cout], or dense [in, out] with in = H*W*C (maxout's [in, units, pieces] as well).
+      kernel: convolution [kh, kw, cin, cout], or dense [in, out] or [in, units, pieces] with in = H*W*C.
       image_shape: (H, W, C) of the inputs of a dense layer.
       limit: how many filters, the first ones.
 
@@ -83,9 +84,8 @@ def filter_tiles(kernel: np.ndarray, image_shape: Sequence[int] | None = None, l
     kernel = np.asarray(kernel, float)
     if kernel.ndim in (2, 3):
         if image_shape is None or math.prod(image_shape) != kernel.shape[0]:
-            raise ValueError(
-                f"a dense kernel {kernel.shape} needs the image_shape (H, W, C) whose product is {kernel.shape[0]}, got {image_shape}"
-            )
+            wanted = f"an image_shape (H, W, C) whose product is {kernel.shape[0]}"
+            raise ValueError(f"a dense kernel {kernel.shape} needs {wanted}, got {image_shape}")
         shape = tuple(image_shape) if len(image_shape) == 3 else (*image_shape, 1)
         kernel = kernel.reshape(*shape, -1)
     if kernel.ndim != 4:
@@ -132,11 +132,10 @@ def inputs_section(
     if not len(pictures):
         return Section(title)
     names = [plain(name, 14) for name in labels[:limit]]
+    columns = 4 if max(map(len, names), default=0) > 6 else 6
     tiles = [Tile(picture, [names[index]] if names else []) for index, picture in enumerate(pictures)]
     caption = "Examples of one training batch as the network gets them" + (", with their labels." if names else ".")
-    return Section(
-        title, [Figure("inputs", caption, lambda: draw_grid(tiles, 8 if len(tiles) > 12 else 6), picture=True)]
-    )
+    return Section(title, [Figure("inputs", caption, lambda: draw_grid(tiles, columns), picture=True)])
 
 
 def _draw_tile(axes, tile: Tile, extent: tuple[float, float, float, float], color_map: str) -> None:
@@ -150,6 +149,7 @@ def _draw_tile(axes, tile: Tile, extent: tuple[float, float, float, float], colo
         axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=GREY, linewidth=0.5)
 
 
-def _font_size(line: str, tile: float) -> float:
-    """Points at which `line` fits `tile` inches: a character of DejaVu Sans is about 0.6 of its size wide."""
-    return float(np.clip(72 * tile / (0.6 * max(len(line), 1)), 5.5, 9.5))
+def _font_size(lines: Sequence[str], tile: float) -> float:
+    """Points at which the longest line fits `tile` inches: a character is about 0.58 of its size wide."""
+    longest = max((len(line) for line in lines), default=1)
+    return float(np.clip(72 * tile / (0.58 * max(longest, 1)), 6.0, 11.0))

@@ -172,19 +172,19 @@ def _target_section(
         items.append(
             Figure(f"fit{suffix}", caption, lambda: draw_fit(inputs, predictions, targets, deviations, name, unit))
         )
-    caption = f"Predicted over true values of the {len(targets):,} {split} examples; on the dashed line a prediction is exact."
+    caption = f"Predicted over true values of {len(targets):,} {split} examples; on the dashed line both are equal."
     items.append(Figure(f"predicted{suffix}", caption, lambda: draw_predicted(predictions, targets, name, unit)))
     caption = "Residuals: prediction minus target."
     items.append(Figure(f"residuals{suffix}", caption, lambda: draw_residuals(residuals, name, unit)))
-    rows = [
+    rows: list[list[Any]] = [
         ["examples", len(targets)],
-        ["root mean squared error", float(np.sqrt((residuals**2).mean()))],
-        ["mean absolute error", float(np.abs(residuals).mean())],
-        ["mean residual", float(residuals.mean())],
-        ["largest absolute error", float(np.abs(residuals).max())],
+        [_axis("root mean squared error", unit), float(np.sqrt((residuals**2).mean()))],
+        [_axis("mean absolute error", unit), float(np.abs(residuals).mean())],
+        [_axis("mean residual", unit), float(residuals.mean())],
+        [_axis("largest absolute error", unit), float(np.abs(residuals).max())],
         ["R²", r2],
     ]
-    items.append(Table("", ["measure", f"value ({unit})" if unit else "value"], rows))
+    items.append(Table("", ["measure", "value"], rows))
     return Section(f"Predictions of {name}" if name != "target" else "Predictions", items)
 
 
@@ -197,7 +197,7 @@ def _thinned(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))
 
 
-def _dots(count: int) -> dict[str, float]:
+def _dots(count: int) -> dict[str, Any]:
     return {
         "markersize": float(np.clip(90 / math.sqrt(max(count, 1)), 1.5, 5)),
         "alpha": 0.7 if count < 300 else 0.35,

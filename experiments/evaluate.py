@@ -1,0 +1,47 @@
+"""Evaluates a trained run: `python -m experiments.evaluate --workdir=runs/lenet5` writes evaluation.json."""
+
+from experiments import cli
+
+BINARY = cli.Binary(
+    program="evaluate",
+    summary="Evaluates the reported parameters of a run on each split; over seeds also their ensemble.",
+    flags=("workdir", "format"),
+)
+
+
+def main(arguments: cli.Arguments) -> int:
+    """Prints the metrics and writes evaluation.json."""
+    import json
+
+    from experiments.reporting import View
+    from experiments.session import open_run, run_folders
+    from jaxdl.engine.fit import evaluate
+    from jaxdl.engine.folder import RunFolder
+    from jaxdl.engine.progress import result
+    from jaxdl.engine.record import summary
+
+    workdir = arguments.flags.workdir
+    session = open_run(workdir)
+    found = run_folders(workdir)
+    folders = [RunFolder(path) for _, path in found]
+    seeds = [seed for seed, _ in found]
+    metrics = [evaluate(session.experiment, folder, seed) for seed, folder in zip(seeds, folders, strict=True)]
+    whole = {"seeds": seeds, "metrics": metrics[0] if len(metrics) == 1 else summary(seeds, metrics)["metrics"]}
+    if len(folders) > 1 and session.experiment.ensemble is not None:
+        records = [folder.read_json("record.json") for folder in folders]
+        view = View(session, folders, records, [[] for _ in folders])
+        whole["ensemble"] = session.experiment.ensemble(view)
+    RunFolder(workdir).write_json("evaluation.json", whole)
+    if arguments.flags.format == "json":
+        print(json.dumps(whole))
+        return 0
+    shown = dict(whole["metrics"])
+    if len(metrics) > 1:
+        shown = {name: f"{value['mean']:.4f} ± {value['ci95']:.4f}  (n = {len(value['values'])})" for name, value in shown.items()}
+    shown |= {f"ensemble {name}": value for name, value in whole.get("ensemble", {}).items()}
+    result(f"{session.recipe.title}: reported parameters of {workdir}", shown, {"written": f"{workdir}/evaluation.json"})
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main, BINARY)

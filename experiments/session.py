@@ -1,0 +1,111 @@
+"""What the binaries share: from a recipe or a run folder to an experiment, and from a finished run to its report."""
+
+import dataclasses
+import json
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+from experiments import recipe_files
+from experiments.flags import config_from_leaves, leaves
+from jaxdl.errors import UserError
+
+# leaves that say where data or runs lie, not what they are
+_PLACES = ("data.dir",)
+
+
+@dataclass(frozen=True)
+class Session:
+    """An experiment and what its config.json says.
+
+    Attributes:
+      recipe: where the experiment comes from.
+      config: the recipe's configuration.
+      experiment: as built, with the precision applied.
+      leaves: config.json without the seed.
+      precision: float32 or bfloat16.
+    """
+
+    recipe: recipe_files.Recipe
+    config: Any
+    experiment: Any
+    leaves: dict[str, Any]
+    precision: str = "float32"
+
+
+def open_recipe(recipe: recipe_files.Recipe, config: Any, precision: str = "float32", init_from: str = "") -> Session:
+    """Builds a recipe's experiment.
+
+    Args:
+      recipe: from the command line.
+      config: its configuration with all flags applied.
+      precision: what layers compute in; parameters stay float32.
+      init_from: run folder whose reported parameters training starts from; "": none.
+    """
+    experiment = _with_precision(recipe.build(config), precision)
+    experiment = dataclasses.replace(experiment, name=recipe.title)
+    found = {"recipe": recipe.title, "precision": precision}
+    if init_from:
+        experiment, digest = _with_parameters_of(experiment, init_from)
+        found["init_from"] = digest
+    found |= {name: value for name, value in leaves(config).items() if name not in _PLACES}
+    return Session(recipe, config, experiment, found, precision)
+
+
+def open_run(workdir: str, data_dir: str = "") -> Session:
+    """The experiment of a run folder, from its config.json.
+
+    Raises:
+      UserError: there is no run in `workdir`.
+    """
+    stored = read_config(workdir)
+    recipe = recipe_files.load(stored["recipe"])
+    known = leaves(recipe.config)
+    config = config_from_leaves(recipe.config, {name: value for name, value in stored.items() if name in known})
+    if data_dir and hasattr(config, "data"):
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
+    return open_recipe(recipe, config, stored.get("precision", "float32"))
+
+
+def read_config(workdir: str) -> dict[str, Any]:
+    """config.json of a run folder.
+
+    Raises:
+      UserError: it is not there or no JSON.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not workdir or not path.exists():
+        raise UserError(f"{workdir or '--workdir'} is no run folder (no config.json): give --workdir of a trained run")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); train the run again with --overwrite") from error
+
+
+def run_folders(workdir: str) -> list[tuple[int, pathlib.Path]]:
+    """(seed, folder) of each run in a run folder: itself, or its seed<s>/ folders in order."""
+    root = pathlib.Path(workdir)
+    seeds = [(int(path.name[4:]), path) for path in root.glob("seed*") if path.name[4:].isdigit() and path.is_dir()]
+    seeds = [(seed, path) for seed, path in seeds if (path / "record.json").exists()]
+    return sorted(seeds) or [(int(read_config(workdir).get("seed", 0)), root)]
+
+
+def _with_precision(experiment: Any, precision: str) -> Any:
+    if precision == "float32":
+        return experiment
+    import jax.numpy as jnp
+
+    phases = []
+    for phase in experiment.phases:
+        if not hasattr(phase.task, "dtype"):
+            raise UserError(f"recipe {experiment.name} computes in float32 only: leave --precision out")
+        phases.append(dataclasses.replace(phase, task=dataclasses.replace(phase.task, dtype=jnp.bfloat16)))
+    return dataclasses.replace(experiment, phases=tuple(phases))
+
+
+def _with_parameters_of(experiment: Any, workdir: str) -> tuple[Any, str]:
+    from jaxdl.engine.fit import load_networks
+
+    networks, digest = load_networks(workdir)
+    first = dataclasses.replace(experiment.phases[0], initial=networks)
+    return dataclasses.replace(experiment, phases=(first, *experiment.phases[1:])), digest

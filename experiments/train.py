@@ -1,0 +1,94 @@
+"""Trains a recipe to a report, or resumes where it was: `python -m experiments.train [--recipe=NAME] [flags]`."""
+
+import dataclasses
+import shutil
+import sys
+from typing import Any
+
+from experiments import cli
+from jaxdl.errors import UserError
+
+FLAGS = (
+    "recipe", "workdir", "overwrite", "seed", "seeds", "seeds_mode", "parallel", "fsdp", "precision", "init_from",
+    "deterministic", "smoke", "check",
+)
+BINARY = cli.Binary(
+    program="train",
+    summary="Trains a recipe's experiment and writes a run folder with its report. A second call resumes.",
+    flags=FLAGS,
+    default_recipe="lenet5",
+)
+
+
+def main(arguments: cli.Arguments) -> int:
+    """Trains; returns the exit code: 0, 1 if a loss was not finite, 75 after SIGTERM or Ctrl-C."""
+    from experiments.reporting import header, result_block, write_reports
+    from experiments.session import open_recipe
+    from jaxdl.engine.fit import Options, fit
+    from jaxdl.engine.signals import EXIT_INTERRUPTED, Interrupted
+
+    flags = arguments.flags
+    config = smoke(arguments.config) if flags.smoke else arguments.config
+    workdir = flags.workdir or f"runs/{'smoke/' if flags.smoke else ''}{arguments.recipe.folder}"
+    if flags.smoke and not flags.workdir:
+        shutil.rmtree(workdir, ignore_errors=True)
+    session = open_recipe(arguments.recipe, config, flags.precision, flags.init_from)
+    options = Options(
+        workdir=workdir, seed=flags.seed, seeds=flags.seeds, seeds_mode=flags.seeds_mode, parallel=flags.parallel,
+        fsdp=flags.fsdp, precision=flags.precision, overwrite=flags.overwrite, command=arguments.command,
+    )
+    watcher = live_line(session.experiment)
+    header(session, options)
+    if flags.check:
+        from experiments.checks import run_checks
+
+        run_checks(session.experiment, flags.seed)
+    try:
+        run = fit(session.experiment, session.leaves, options, watcher)
+    except Interrupted:
+        watcher.close()
+        print(f"interrupted: the same command goes on from here ({workdir})", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    watcher.close()
+    if not run.fresh:
+        print(f"{workdir} is finished: nothing to do (--overwrite starts it anew)")
+    if run.fresh or not (run.folder.path / "report.html").exists():
+        write_reports(session, run)
+    result_block(session, run)
+    diverged = [record for record in run.records if record["status"] == "diverged"]
+    for record in diverged:
+        print(f"error: seed {record['seed']} diverged: its loss was not finite at step {record['steps']}; the last good "
+              "checkpoint is kept; try a smaller --optimizer.learning_rate or --optimizer.clip_norm=1", file=sys.stderr)
+    return 1 if diverged else 0
+
+
+def live_line(experiment: Any) -> Any:
+    """The engine's watcher: one live line, with the newest training and validation numbers together."""
+    from jaxdl.engine.progress import Progress
+
+    class Live(Progress):
+        metrics: dict[str, float] = {}
+
+        def update(self, step, total, metrics, items_per_second=0.0):
+            self.metrics = {**self.metrics, **{k: v for k, v in metrics.items() if "_norm/" not in k}}
+            super().update(step, total, self.metrics, items_per_second)
+
+    return Live(sys.stdout, items=experiment.items)
+
+
+def smoke(config: Any) -> Any:
+    """The same experiment in a few steps: everything happens, nothing is learnt."""
+    if not hasattr(config, "train"):
+        raise UserError("this recipe has no train settings, so --smoke does not know how to shorten it")
+    train = dataclasses.replace(
+        config.train, steps=min(config.train.steps, 6), log_every=2, eval_every=3, checkpoint_every=3,
+        batch_size=min(config.train.batch_size, 32), eval_batch_size=min(config.train.eval_batch_size, 64),
+    )
+    config = dataclasses.replace(config, train=train)
+    if hasattr(config, "data") and hasattr(config.data, "limit"):
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, limit=config.data.limit or 256))
+    return config
+
+
+if __name__ == "__main__":
+    cli.run(main, BINARY)

@@ -1,0 +1,57 @@
+"""How an experiment is run: where, which seeds, on which devices."""
+
+from dataclasses import dataclass
+
+import jax
+
+from jaxdl.engine.devices import Layout
+from jaxdl.engine.experiment import Experiment
+from jaxdl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run an experiment; nothing here changes its result beyond rounding, except the seed.
+
+    Attributes:
+      workdir: the run folder.
+      seed: first seed.
+      seeds: how many seeds, each in a folder of its own; None: one run, flat in `workdir`.
+      seeds_mode: auto, loop, map, vmap or shard.
+      parallel: jit or pmap.
+      fsdp: keep parameters split over the devices.
+      precision: float32 or bfloat16, as the experiment was built with (recorded).
+      overwrite: delete the run that lies in `workdir` first.
+      command: what was typed, for the record.
+      devices: how many devices to use; 0: all.
+    """
+
+    workdir: str
+    seed: int = 0
+    seeds: int | None = None
+    seeds_mode: str = "auto"
+    parallel: str = "jit"
+    fsdp: bool = False
+    precision: str = "float32"
+    overwrite: bool = False
+    command: str = ""
+    devices: int = 0
+
+
+def choose_layout(experiment: Experiment, options: Options, seeds: int) -> Layout:
+    """The layout for training `seeds` seeds at once.
+
+    `auto`: on a CPU one seed after another (vmap gains nothing there); on accelerators vmap, unless seeds may end at
+    different steps, which needs map.
+    """
+    devices = tuple(jax.local_devices()[: options.devices or None])
+    mode = options.seeds_mode
+    uneven = any(phase.patience or phase.stop for phase in experiment.phases)
+    if mode == "auto":
+        mode = "loop" if devices[0].platform == "cpu" or options.seeds is None else ("map" if uneven else "vmap")
+    if mode == "vmap" and uneven:
+        raise UserError("--seeds_mode=vmap cannot end seeds at different steps: use map or loop with early stopping")
+    if mode == "shard":
+        count = max(n for n in range(1, len(devices) + 1) if seeds % n == 0)
+        devices = devices[:count]
+    return Layout("map" if mode == "loop" else mode, options.parallel, devices, options.fsdp)

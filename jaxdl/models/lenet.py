@@ -1,0 +1,70 @@
+"""LeNet-5 for small grey images."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import linen as nn
+
+from jaxdl.nn.activations import get_activation
+from jaxdl.nn.convolution import Conv
+from jaxdl.nn.dropout import Dropout
+from jaxdl.nn.pooling import avg_pool, max_pool
+
+Array = jax.Array
+
+_INCREASING = ("identity", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "softplus")
+
+
+class LeNet5(nn.Module):
+    """Convolution 5×5, pooling 2×2, convolution 5×5, pooling 2×2, three dense layers; LeCun et al. 1998.
+
+    With 32×32 images and the default widths the maps are 6@28×28, 6@14×14, 16@10×10, 16@5×5, then 120, 84 and 10
+    units. 28×28 images are padded to these sizes. Smaller ones (8×8 digits) are padded in both convolutions.
+
+    Attributes:
+      features: two numbers of maps and two widths of dense layers.
+      num_classes: number of outputs.
+      activation: name from `jaxdl.nn.activations.ACTIVATIONS`.
+      pooling: "max" or "average".
+      dropout: probability of dropping a unit of the first dense layer.
+    """
+
+    features: Sequence[int] = (6, 16, 120, 84)
+    num_classes: int = 10
+    activation: str = "relu"
+    pooling: str = "max"
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Maps images [B, H, W, C], H and W at least 4, to logits [B, num_classes].
+
+        Raises:
+          ValueError: for another number of features than 4, unknown pooling, or images that are too small.
+        """
+        if len(self.features) != 4:
+            raise ValueError(f"LeNet-5 needs 4 features (maps, maps, units, units), got {tuple(self.features)}")
+        if self.pooling not in ("max", "average"):
+            raise ValueError(f"pooling must be max or average, got {self.pooling!r}")
+        if min(x.shape[1:3]) < 4:
+            raise ValueError(f"LeNet-5 needs images of at least 4×4, got {x.shape[1:3]}")
+        first, second, third, fourth = self.features
+        smallest = min(x.shape[1:3])
+        x = Conv(first, (5, 5), padding="VALID" if smallest >= 32 else "SAME")(x)
+        x = self._pool(x, train)
+        x = Conv(second, (5, 5), padding="VALID" if smallest >= 28 else "SAME")(x)
+        x = self._pool(x, train)
+        x = x.reshape(x.shape[0], -1)
+        x = get_activation(self.activation)(nn.Dense(third, kernel_init=nn.initializers.he_normal())(x), train)
+        x = Dropout(self.dropout)(x, train)
+        x = get_activation(self.activation)(nn.Dense(fourth, kernel_init=nn.initializers.he_normal())(x), train)
+        return nn.Dense(self.num_classes)(x)
+
+    def _pool(self, x: Array, train: bool) -> Array:
+        activation = get_activation(self.activation)
+        if self.pooling == "average":
+            return avg_pool(activation(x, train), 2)
+        if self.activation in _INCREASING:
+            # the maximum of increasing values is the value of the maximum: a quarter of the work
+            return activation(max_pool(x, 2), train)
+        return max_pool(activation(x, train), 2)

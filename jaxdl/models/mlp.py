@@ -1,0 +1,84 @@
+"""Multi-layer perceptron with any hidden unit."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from jaxdl.nn.activations import get_activation
+from jaxdl.nn.dropout import Dropout
+from jaxdl.nn.normalization import BatchNorm
+
+Array = jax.Array
+
+INITIALIZERS = ("he_normal", "lecun_normal", "glorot_normal", "glorot_uniform", "normal", "uniform")
+
+
+def get_initializer(name: str, scale: float = 0.05) -> Callable[..., Array]:
+    """The initialiser of a weight matrix, by name.
+
+    Args:
+      name: one of `INITIALIZERS`; "normal" is N(0, scale²) and "uniform" is U(−scale, scale).
+      scale: width of normal and uniform, not used by the others.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if name == "uniform":
+        return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -scale, scale)
+    if name == "normal":
+        return nn.initializers.normal(scale)
+    if name not in INITIALIZERS:
+        raise ValueError(f"unknown initialiser {name!r}; choose one of {', '.join(INITIALIZERS)}")
+    return getattr(nn.initializers, name)()
+
+
+class MLP(nn.Module):
+    """Dense layers with a non-linearity between them: [B, ...] to logits [B, num_classes].
+
+    Attributes:
+      features: width of each hidden layer; none for softmax regression.
+      num_classes: number of outputs.
+      activation: name from `jaxdl.nn.activations.ACTIVATIONS`.
+      pieces: number of linear pieces of each unit if activation is "maxout".
+      dropout: probability of dropping a hidden unit, one for all hidden layers or one each.
+      input_dropout: probability of dropping an input value.
+      batch_norm: whether to normalise each hidden layer before its non-linearity.
+      initializer: name of the initialiser of all weights, see `get_initializer`; biases start at 0.
+      initial_scale: width of the normal or uniform initialiser.
+      dtype: dtype of the computation; None for that of the input.
+    """
+
+    features: Sequence[int] = (512, 512)
+    num_classes: int = 10
+    activation: str = "relu"
+    pieces: int = 2
+    dropout: float | Sequence[float] = 0.0
+    input_dropout: float = 0.0
+    batch_norm: bool = False
+    initializer: str = "he_normal"
+    initial_scale: float = 0.05
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Maps x [B, ...] to logits [B, num_classes].
+
+        Raises:
+          ValueError: if dropout names another number of rates than there are hidden layers.
+        """
+        rates = (self.dropout,) * len(self.features) if isinstance(self.dropout, (int, float)) else tuple(self.dropout)
+        if len(rates) != len(self.features):
+            raise ValueError(f"dropout needs one rate or {len(self.features)}, got {rates}")
+        pieces = self.pieces if self.activation == "maxout" else 1
+        options = {"pieces": pieces} if self.activation == "maxout" else {}
+        init = get_initializer(self.initializer, self.initial_scale)
+        x = Dropout(self.input_dropout)(x.reshape(x.shape[0], -1), train)
+        for width, rate in zip(self.features, rates, strict=True):
+            x = nn.Dense(width * pieces, use_bias=not self.batch_norm, kernel_init=init, dtype=self.dtype)(x)
+            if self.batch_norm:
+                x = BatchNorm()(x, train)
+            x = get_activation(self.activation, **options)(x, train)
+            x = Dropout(rate)(x, train)
+        return nn.Dense(self.num_classes, kernel_init=init, dtype=self.dtype)(x)

@@ -1,0 +1,88 @@
+"""Batch normalisation that knows of padding and of other devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jaxdl.nn.context import current_batch
+
+Array = jax.Array
+
+
+class BatchNorm(nn.Module):
+    """y = scale · (x − E[x]) / √(Var[x] + ε) + bias for each channel; Ioffe and Szegedy 2015.
+
+    In training the moments are those of the batch: over all axes but the last, without the rows that the current
+    `batch_context` masks, averaged over its pmap axis. Otherwise they are the running ones of collection
+    "batch_stats", r ← momentum · r + (1 − momentum) · moment. Both use the biased variance. Moments are computed in
+    float32 in one pass, shifted by the running mean against cancellation (Chan, Golub and LeVeque 1983).
+
+    Attributes:
+      momentum: weight of the old running moments, in [0, 1).
+      epsilon: added to the variance.
+      use_scale, use_bias: whether to learn scale and bias.
+      scale_init: initialiser of the scale; zeros make a residual block the identity.
+      dtype: dtype of the output; None for that of the input.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: Callable[..., Array] = nn.initializers.ones_init()
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Normalises x [B, ..., C]; with `train` it also updates the running moments if they are mutable."""
+        channels = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        if train:
+            batch_mean, batch_variance = batch_moments(x, mean.value)
+            if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+                mean.value = self.momentum * mean.value + (1.0 - self.momentum) * batch_mean
+                variance.value = self.momentum * variance.value + (1.0 - self.momentum) * batch_variance
+        else:
+            batch_mean, batch_variance = mean.value, variance.value
+        factor = lax.rsqrt(batch_variance + self.epsilon)
+        if self.use_scale:
+            factor = factor * self.param("scale", self.scale_init, channels, jnp.float32)
+        offset = -batch_mean * factor
+        if self.use_bias:
+            offset = offset + self.param("bias", nn.initializers.zeros_init(), channels, jnp.float32)
+        y = x.astype(jnp.float32) * factor + offset
+        return y.astype(x.dtype if self.dtype is None else self.dtype)
+
+
+def batch_moments(x: Array, shift: Array) -> tuple[Array, Array]:
+    """Mean and biased variance of each channel over the batch that `batch_context` describes.
+
+    Args:
+      x: [B, ..., C].
+      shift: [C], a guess of the mean; the nearer, the less is lost to rounding.
+
+    Returns:
+      mean [C] and variance [C], float32, the same on all devices of the context's axis.
+    """
+    batch = current_batch()
+    shift = lax.stop_gradient(shift)
+    centred = x.astype(jnp.float32) - shift
+    axes = tuple(range(x.ndim - 1))
+    count = jnp.asarray(float(x.size // x.shape[-1]), jnp.float32)
+    if batch.mask is not None:
+        mask = batch.mask.reshape(-1, *(1,) * (x.ndim - 1))
+        # where, not multiply: padding may hold NaN
+        centred = jnp.where(mask > 0, centred, 0.0)
+        count = batch.mask.astype(jnp.float32).sum() * (x.size // (x.shape[0] * x.shape[-1]))
+    totals = (centred.sum(axes), jnp.square(centred).sum(axes), count)
+    if batch.axis is not None:
+        totals = lax.pmean(totals, batch.axis)
+    first, second, count = totals
+    count = jnp.maximum(count, 1e-6)
+    mean = first / count
+    return mean + shift, jnp.maximum(second / count - jnp.square(mean), 0.0)

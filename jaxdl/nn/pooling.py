@@ -1,0 +1,102 @@
+"""Pooling over windows and over whole maps."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdl.nn.convolution import Padding, Pads, explicit_padding, per_axis
+
+Array = jax.Array
+Window = int | Sequence[int]
+
+
+def max_pool(x: Array, window: Window, strides: Window | None = None, padding: Padding = "VALID") -> Array:
+    """The largest value of each window of x [B, *S, C]; [B, *S', C], sizes as for `convolution`.
+
+    Padding never wins. Where windows do not overlap, the gradient is shared by equal maxima.
+
+    Args:
+      x: [B, *S, C] with 1 to 3 spatial axes.
+      window: size of the window, one for all axes or one each.
+      strides: step between windows; that of the window by default.
+      padding: as for `convolution`.
+    """
+    window, strides, pads = _geometry(x, window, strides, padding)
+    if _is_whole(window, strides, pads):
+        return _windows(x, window).max(tuple(range(2, 2 * len(window) + 1, 2)))
+    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    return lax.reduce_window(x, jnp.asarray(lowest, x.dtype), lax.max, *_reach(window, strides, pads))
+
+
+def avg_pool(x: Array, window: Window, strides: Window | None = None, padding: Padding = "VALID") -> Array:
+    """The mean of each window of x [B, *S, C], padding left out; arguments and shapes as for `max_pool`."""
+    window, strides, pads = _geometry(x, window, strides, padding)
+    if _is_whole(window, strides, pads):
+        return _windows(x, window).mean(tuple(range(2, 2 * len(window) + 1, 2)))
+    zero = jnp.zeros((), x.dtype)
+    total = lax.reduce_window(x, zero, lax.add, *_reach(window, strides, pads))
+    if all(pad == (0, 0) for pad in pads):
+        return total / math.prod(window)
+    counted = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
+    return total / lax.reduce_window(counted, zero, lax.add, *_reach(window, strides, pads))
+
+
+def lp_pool(x: Array, window: Window, p: float, strides: Window | None = None, padding: Padding = "VALID") -> Array:
+    """(Σ |x|^p)^(1/p) over each window of x [B, *S, C]; p = 1 adds, p → ∞ takes the maximum of |x|.
+
+    The gradient at an all-zero window is 0.
+
+    Raises:
+      ValueError: for p < 1.
+    """
+    if p < 1:
+        raise ValueError(f"lp_pool needs p >= 1, got {p}")
+    window, strides, pads = _geometry(x, window, strides, padding)
+    powers = jnp.abs(x) ** p
+    total = lax.reduce_window(powers, jnp.zeros((), x.dtype), lax.add, *_reach(window, strides, pads))
+    positive = total > 0
+    return jnp.where(positive, jnp.where(positive, total, 1.0) ** (1.0 / p), 0.0)
+
+
+def global_avg_pool(x: Array) -> Array:
+    """The mean of each map: [B, *S, C] to [B, C]."""
+    return x.mean(tuple(range(1, x.ndim - 1)))
+
+
+def global_max_pool(x: Array) -> Array:
+    """The largest value of each map: [B, *S, C] to [B, C]."""
+    return x.max(tuple(range(1, x.ndim - 1)))
+
+
+Geometry = tuple[tuple[int, ...], tuple[int, ...], Pads]
+
+
+def _geometry(x: Array, window: Window, strides: Window | None, padding: Padding) -> Geometry:
+    rank = x.ndim - 2
+    window = per_axis(window, rank, "window")
+    strides = window if strides is None else per_axis(strides, rank, "strides")
+    pads = explicit_padding(padding, x.shape[1:-1], window, strides, (1,) * rank)
+    if any(n + lo + hi < w for n, (lo, hi), w in zip(x.shape[1:-1], pads, window, strict=True)):
+        raise ValueError(
+            f"a window of {window} does not fit into maps of {x.shape[1:-1]}; use padding or a smaller one"
+        )
+    return window, strides, pads
+
+
+def _is_whole(window: Sequence[int], strides: Sequence[int], pads: Pads) -> bool:
+    return tuple(window) == tuple(strides) and all(pad == (0, 0) for pad in pads)
+
+
+def _windows(x: Array, window: Sequence[int]) -> Array:
+    # a reshape and a reduction: their gradients are faster on CPU than those of reduce_window
+    sizes = [n // w for n, w in zip(x.shape[1:-1], window, strict=True)]
+    x = x[(slice(None), *(slice(n * w) for n, w in zip(sizes, window, strict=True)))]
+    split = [m for pair in zip(sizes, window, strict=True) for m in pair]
+    return x.reshape(x.shape[0], *split, x.shape[-1])
+
+
+def _reach(window: Sequence[int], strides: Sequence[int], pads: Pads) -> tuple:
+    return (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))

@@ -1,0 +1,80 @@
+"""What a model consists of: layers, shapes, parameters and operations, without computing anything."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer of a model.
+
+    Attributes:
+      path: names from the root, joined by "/".
+      kind: the layer's class.
+      output_shape: shape of its (first) output, batch included.
+      parameters: how many parameters it owns itself.
+      flops: floating point operations of one example's forward pass; a multiply-add is two. Layers with a kernel count
+        2·(kernel size)·(output positions) plus the bias, batch norm 2 a value, other layers one a value.
+    """
+
+    path: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    flops: int
+
+
+def layer_table(model: nn.Module, x_shape: Sequence[int], dtype: Any = jnp.float32) -> list[Row]:
+    """The model's layers in the order in which they are applied.
+
+    Modules that only hold other modules have no row. A layer applied several times has one row, its parameters
+    counted once and its operations each time.
+
+    Args:
+      model: a module called as `model(x, train)`.
+      x_shape: [B, ...], the shape of the input with its batch axis.
+      dtype: dtype of the input.
+    """
+    calls: list[tuple[tuple[str, ...], str, dict[str, tuple[int, ...]], tuple[int, ...]]] = []
+
+    def record(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        outputs = call(*args, **kwargs)
+        if context.method_name == "__call__":
+            own = context.module.variables.get("params", {})
+            own = {k: v.shape for k, v in own.items() if not isinstance(v, dict)}
+            calls.append((context.module.path, type(context.module).__name__, own, _shape(outputs)))
+        return outputs
+
+    with nn.intercept_methods(record):
+        keys = {"params": jax.random.key(0), "noise": jax.random.key(0)}
+        jax.eval_shape(lambda x: model.init(keys, x, train=False), jax.ShapeDtypeStruct(tuple(x_shape), dtype))
+    parents = {path[:i] for path, *_ in calls for i in range(len(path))}
+    rows: dict[tuple[str, ...], Row] = {}
+    for path, kind, own, shape in calls:
+        if path in parents and not own:
+            continue
+        flops = _flops(kind, own, shape, x_shape[0])
+        if path in rows:
+            flops += rows[path].flops
+        parameters = sum(math.prod(s) for s in own.values())
+        rows[path] = Row("/".join(path), kind, shape, parameters, flops)
+    return list(rows.values())
+
+
+def _shape(outputs: Any) -> tuple[int, ...]:
+    leaves = jax.tree.leaves(outputs)
+    return tuple(leaves[0].shape) if leaves else ()
+
+
+def _flops(kind: str, own: dict[str, tuple[int, ...]], shape: tuple[int, ...], batch: int) -> int:
+    values = math.prod(shape) // max(batch, 1)
+    if "kernel" in own:
+        positions = values // own["kernel"][-1]
+        return 2 * math.prod(own["kernel"]) * positions + (values if "bias" in own else 0)
+    return values * (2 if kind == "BatchNorm" else 1)

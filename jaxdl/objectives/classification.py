@@ -1,0 +1,99 @@
+"""Losses and metrics of classifiers, from logits; one value per example.
+
+Shapes: `B` batch, `K` classes, `...` further axes of an example (time, pixels). Losses are computed in float32,
+whatever the precision of the logits, and hold for logits as large as +-1e4.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float | Array = 0.0) -> Array:
+    """Negative log-likelihood of a multinoulli with softmax output.
+
+    -sum_k q_k log p_k with p = softmax(logits) and q_k = (1 - s) [k = label] + s / K  (smoothing: Szegedy et al. 2016).
+    Its gradient by the logits is p - q.
+
+    Args:
+      logits: [B, ..., K].
+      labels: int [B, ...] in [0, K); anything else gives NaN, so that a wrong label is noticed.
+      label_smoothing: s in [0, 1); may be a tracer.
+
+    Returns:
+      float32 [B, ...], in nats.
+    """
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    classes = logits.shape[-1]
+    chosen = labels[..., None] == jnp.arange(classes)
+    # where, not a product with a one-hot vector: forbidden classes may have log p = -inf
+    nll = -jnp.where(chosen, log_p, 0.0).sum(axis=-1)
+    smoothing = jnp.asarray(label_smoothing, jnp.float32)
+    uniform = jnp.where(smoothing > 0, -log_p.mean(axis=-1), 0.0)
+    loss = (1 - smoothing) * nll + smoothing * uniform
+    return jnp.where((labels >= 0) & (labels < classes), loss, jnp.nan)
+
+
+def bernoulli_nll(logits: Array, targets: Array) -> Array:
+    """Negative log-likelihood of independent Bernoulli units with logistic output, summed over an example's units.
+
+    -t log p - (1 - t) log(1 - p) with p = sigmoid(z), written as t softplus(-z) + (1 - t) softplus(z), which keeps its
+    digits in both tails. Its gradient by the logits is p - t.
+
+    Args:
+      logits: [B, ...].
+      targets: [B, ...] in [0, 1].
+
+    Returns:
+      float32 [B], in nats.
+
+    Raises:
+      ValueError: the shapes differ.
+    """
+    if logits.shape != targets.shape:
+        raise ValueError(f"logits {logits.shape} and targets {targets.shape} must have one shape")
+    z, t = logits.astype(jnp.float32), targets.astype(jnp.float32)
+    nll = t * jax.nn.softplus(-z) + (1 - t) * jax.nn.softplus(z)
+    return nll.reshape(len(nll), -1).sum(axis=-1)
+
+
+def top_k_accuracy(logits: Array, labels: Array, k: int) -> Array:
+    """One where the label is among the k largest logits; of equal logits the lower class comes first.
+
+    Args:
+      logits: [B, ..., K]. NaN counts as a wrong answer.
+      labels: int [B, ...] in [0, K); anything else counts as a wrong answer.
+      k: how many classes may be named, 1 <= k <= K.
+
+    Returns:
+      float32 [B, ...], 0 or 1.
+
+    Raises:
+      ValueError: k is not in [1, K].
+    """
+    classes = logits.shape[-1]
+    if not 1 <= k <= classes:
+        raise ValueError(f"k must be between 1 and the number of classes, {classes}; got {k}")
+    label = labels[..., None]
+    score = jnp.take_along_axis(logits, label, axis=-1)
+    before = (logits == score) & (jnp.arange(classes) < label)
+    # "not <=" rather than ">": every comparison with NaN is false, and NaN must rank first to count as wrong
+    rank = (~(logits <= score) | before).sum(axis=-1)
+    return ((rank < k) & (labels >= 0)).astype(jnp.float32)
+
+
+def accuracy(logits: Array, labels: Array) -> Array:
+    """One where the label has the largest logit; see `top_k_accuracy` with k = 1."""
+    return top_k_accuracy(logits, labels, 1)
+
+
+def error(logits: Array, labels: Array) -> Array:
+    """1 - accuracy, float32 [B, ...]."""
+    return 1.0 - accuracy(logits, labels)
+
+
+def binary_accuracy(logits: Array, targets: Array) -> Array:
+    """Share of an example's units [B, ...] where p >= 1/2 (logit >= 0) agrees with the target, 0 or 1: float32 [B]."""
+    right = ((logits >= 0) == (targets >= 0.5)) & ~jnp.isnan(logits)
+    return right.reshape(len(right), -1).mean(axis=-1, dtype=jnp.float32)

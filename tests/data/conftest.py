@@ -1,0 +1,23 @@
+import os
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty user cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of prepared real data sets; skips where there is none."""
+    folder = Path(os.environ.get("JAXDL_TEST_DATA") or _ROOT.parent / "shared" / "data")
+    if not (folder / "mnist").is_dir():
+        pytest.skip(f"no real data sets in {folder} (set JAXDL_TEST_DATA)")
+    return folder

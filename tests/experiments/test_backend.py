@@ -1,0 +1,115 @@
+"""What is set before JAX starts: XLA's flags and the compilation cache."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import backend
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import json, os, time
+from experiments import backend
+backend.quiet()
+backend.use_compilation_cache()
+backend.start_backend(host_devices={devices}, deterministic={deterministic})
+import jax, jax.numpy as jnp
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)
+
+@jax.jit
+def step(x, w):
+    def body(c, key):
+        c = jnp.sort(jnp.tanh(c @ w) + jax.random.normal(key, c.shape), axis=0)
+        return c, jnp.linalg.norm(c)
+    return jax.lax.scan(body, x, jax.random.split(jax.random.key(0), 8))
+
+out = step(jnp.ones((16, 32)), jnp.eye(32) * 0.1)
+bits = [jax.device_get(leaf).tobytes().hex() for leaf in out]
+facts = dict(hits=len(hits), devices=jax.device_count(), flags=os.environ.get("XLA_FLAGS", ""), bits=bits)
+print(json.dumps(facts))
+"""
+
+
+def run(cache, devices=1, deterministic=False, **environment):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("JAX_") and k != "XLA_FLAGS"}
+    env |= {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **environment}
+    code = PROGRAM.format(devices=devices, deterministic=deterministic)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.smoke
+def test_compiled_programs_are_kept_quietly_and_bit_equal(tmp_path):
+    cold, first = run(tmp_path)
+    files = list((tmp_path / "jaxdl" / "xla").rglob("*-cache"))
+    warm, second = run(tmp_path)
+    assert files
+    assert (cold["hits"], warm["hits"] > 0) == (0, True)
+    assert first == second == ""
+    assert warm["bits"] == cold["bits"]
+    for file in files:  # as a killed process leaves them
+        file.write_bytes(file.read_bytes()[:1000])
+    damaged, third = run(tmp_path)
+    assert damaged["bits"] == cold["bits"]
+    assert third == ""
+
+
+def test_the_users_own_cache_folder_is_respected(tmp_path):
+    own = tmp_path / "own"
+    run(tmp_path, JAX_COMPILATION_CACHE_DIR=str(own))
+    assert list(own.glob("*-cache"))
+    assert not (tmp_path / "jaxdl").exists()
+
+
+def test_an_unwritable_cache_is_no_error(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    facts, err = run(blocked)
+    assert facts["hits"] == 0
+    assert err == ""
+
+
+@pytest.mark.smoke
+def test_flags_are_set_before_the_backend_starts(tmp_path):
+    facts, _ = run(tmp_path, devices=3, deterministic=True, XLA_FLAGS="--xla_cpu_enable_fast_math=false")
+    assert facts["devices"] == 3
+    assert facts["flags"].split() == [
+        "--xla_cpu_enable_fast_math=false",
+        "--xla_force_host_platform_device_count=3",
+        "--xla_gpu_deterministic_ops=true",
+    ]
+    # the user's own number wins
+    facts, _ = run(tmp_path, devices=3, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert facts["devices"] == 2
+
+
+def test_flags_that_come_too_late_are_an_error(monkeypatch):
+    import jax
+
+    jax.devices()
+    monkeypatch.setenv("XLA_FLAGS", "")
+    with pytest.raises(RuntimeError, match="too late"):
+        backend.start_backend(host_devices=7)
+    backend.start_backend()  # nothing wanted, nothing wrong
+
+
+@pytest.mark.parametrize(("seeds", "cores", "devices"), [(8, 2, 2), (5, 2, 1), (6, 4, 3), (3, 8, 3), (1, 8, 1)])
+def test_seeds_divide_over_the_forced_devices(seeds, cores, devices):
+    assert backend.host_devices(seeds, cores) == devices
+
+
+def test_cache_folders_differ_by_machine(monkeypatch):
+    monkeypatch.setattr(backend, "cores", lambda: 2)
+    two = backend.cache_folder()
+    monkeypatch.setattr(backend, "cores", lambda: 3)
+    assert backend.cache_folder() != two
+    monkeypatch.setattr(backend, "cores", lambda: 2)
+    assert backend.cache_folder() == two
+    monkeypatch.setattr(backend, "_cpu", lambda: "another")
+    assert backend.cache_folder() != two
