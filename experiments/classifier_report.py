@@ -33,7 +33,7 @@ def report(view: Any, images: Any) -> list:
         sections.append(ensemble_section({"test/accuracy": accuracies}, {"test/accuracy": ensemble_accuracy(outputs, test["label"])}))
     contenders = [Contender(shown["recipe"], view.values("test/accuracy"), ours=True)]
     contenders += [Contender(name, value, note) for name, value, note in baselines(dataset)]
-    sections.append(comparison_section("test/accuracy", contenders, text=" ".join(dataset.notes.split())))
+    sections.append(comparison_section("test/accuracy", contenders, text=" ".join(f"{note[0].upper()}{note[1:]}." for note in dataset.notes)))
     sections += classifier_sections(outputs[0], test["label"], test["image"], dataset.classes)
     task = view.experiment.phases[-1].task
     shape = tuple(test["image"].shape[1:])
@@ -103,7 +103,7 @@ def reader(images: Any) -> Callable[[str], dict]:
         from jaxdl.data.images import read_image
 
         height, width, channels = images.dataset.splits["train"]["image"].shape[1:]
-        return {"image": read_image(path, height, width, channels)}
+        return {"image": read_image(path, height, width, channels, light_on_dark=images.dataset.light_on_dark)}
 
     return read
 

@@ -2,21 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from jaxdl.data.augment import AugmentConfig, Transform
 from jaxdl.data.datasets import DataConfig, Dataset, load
 from jaxdl.data.source import Resident
 from jaxdl.engine.experiment import Experiment, Phase, TrainConfig
-from jaxdl.objectives.classification import accuracy, softmax_cross_entropy
 from jaxdl.optimizers import OptimizerConfig, depends_on_total_steps, describe, hyper_parameters, make_optimizer
 from jaxdl.settings import setting
+from jaxdl.tasks.classification import classification as classifier
 from jaxdl.tasks.supervised import Supervised
 
 OBJECTIVE = ("validation/accuracy", "max")
@@ -27,26 +25,6 @@ class LossConfig:
     """What is minimised."""
 
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", minimum=0.0, maximum=0.999)
-
-
-def cross_entropy(logits: jax.Array, batch: Mapping[str, jax.Array], hyper: Mapping[str, jax.Array]) -> jax.Array:
-    """Softmax cross entropy [B] with the state's label smoothing, and with both labels of a mixed-up image."""
-    smoothing = hyper["label_smoothing"]
-    loss = softmax_cross_entropy(logits, batch["label"], smoothing)
-    if "mix" in batch:
-        weight = batch["mix"]
-        loss = weight * loss + (1.0 - weight) * softmax_cross_entropy(logits, batch["label_mix"], smoothing)
-    return loss
-
-
-def label_accuracy(logits: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """1 where the largest logit is the label's, [B]."""
-    return accuracy(logits, batch["label"])
-
-
-def probabilities(logits: jax.Array) -> dict[str, jax.Array]:
-    """{"probabilities": softmax} in float32."""
-    return {"probabilities": jax.nn.softmax(logits.astype(jnp.float32))}
 
 
 @dataclass(frozen=True)
@@ -81,13 +59,10 @@ def open_images(data: DataConfig, augment: AugmentConfig, standardise: bool = Tr
 
 def task_for(images: Images, model: nn.Module, optimizer: OptimizerConfig, train: TrainConfig) -> Supervised:
     """The classification task of a model on a data set."""
-    return Supervised(
-        model=model,
-        loss=cross_entropy,
-        optimizer=make_optimizer(optimizer, train.steps),
-        example=tuple(images.dataset.splits["train"]["image"].shape[1:]),
-        metrics={"accuracy": label_accuracy},
-        predictions=probabilities,
+    return classifier(
+        model,
+        make_optimizer(optimizer, train.steps),
+        images.dataset.image_shape,
         accumulate=train.accumulate,
         ema_decay=optimizer.ema_decay,
     )

@@ -31,9 +31,8 @@ class DataConfig:
     name: str = setting("digits", "data set", choices=IMAGE_SETS)
     dir: str = setting("", "folder of prepared TFDS sets ('': $TFDS_DATA_DIR, else the user's cache), or of images")
     validation_fraction: float = setting(
-        0.1, "part of train held out as validation where a set has none; fixed, the same for every seed", minimum=0.0,
-        maximum=0.9,
-    )  # fmt: skip
+        0.1, "part of train held out as validation where a set has none; the same for every seed", minimum=0.001, maximum=0.9
+    )
     limit: int = setting(0, "use only the first so many training examples; 0: all", minimum=0)
     image_size: int = setting(32, "side in pixels that pictures are fitted into; name=folder only", minimum=1)
     channels: int = setting(3, "1: grey, 3: colour; name=folder only", choices=(1, 3))
@@ -47,7 +46,7 @@ class Dataset:
       name: as in tables; "cifar10-jpeg75" for recompressed pictures.
       version: of the prepared set.
       fingerprint: sha256 over the decoded arrays of all stored splits, whatever `limit` and `validation_fraction` are.
-      splits: "train", "validation" (unless nothing is held out), "test" and "train+validation" (for a second phase) ->
+      splits: "train", "validation", "test" and "train+validation" (for a second phase) ->
         {"image" [n, H, W, C] uint8, "label" [n] int32}.
       classes: names of the labels.
       mean: per channel, pixels in 0 ... 1, over the split "train" alone.
@@ -117,9 +116,6 @@ def _with_validation(stored: Splits, config: DataConfig) -> tuple[Splits, tuple[
         return {"train": train, "validation": validation, **test, "train+validation": both}, ()
     everything = stored["train"]
     kept, held = hold_out(everything["label"], config.validation_fraction)
-    if not len(held):
-        train = _first(everything, config.limit)
-        return {"train": train, **test, "train+validation": train}, ("no validation split",)
     if config.limit:
         kept = kept[: config.limit]
         everything = _rows(everything, np.sort(np.concatenate([kept, held])))

@@ -29,8 +29,14 @@ def stratified_order(labels: np.ndarray) -> np.ndarray:
 
 
 def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """(kept, held out) sorted indices, stratified by `labels` [n]; round(fraction·n) are held out, leaving at least one."""
-    count = min(round(fraction * len(labels)), len(labels) - 1)
+    """(kept, held out) sorted indices, stratified by `labels` [n]; round(fraction·n) are held out, at least one.
+
+    Raises:
+      ValueError: fewer than two examples.
+    """
+    if len(labels) < 2:
+        raise ValueError(f"at least two examples are needed to hold some out, got {len(labels)}")
+    count = min(max(round(fraction * len(labels)), 1), len(labels) - 1)
     order = stratified_order(labels)
     return np.sort(order[count:]), np.sort(order[:count])
 

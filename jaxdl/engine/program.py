@@ -129,10 +129,11 @@ class Program:
     def _batch(self, source, step, key):
         if source is None:
             return None
+        shard = lax.axis_index(AXIS) if self.layout.axis else 0
+        shards = self.layout.shards if self.layout.axis else 1
+        batch = _apart(lambda: source.batch(step, key, shard, shards), step >= 0)
         if self.layout.axis:
-            return lax.optimization_barrier(source.batch(step, key, lax.axis_index(AXIS), self.layout.shards))
-        # the barrier keeps reading and computing apart: the same step compiles to the same bits whatever it reads from
-        batch = lax.optimization_barrier(source.batch(step, key))
+            return batch
         if self.layout.shards > 1:
             split = NamedSharding(self.layout.mesh, PartitionSpec(AXIS))
             batch = jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, split), batch)
@@ -279,6 +280,15 @@ class Program:
         # whatever a program reads was placed before: a hidden copy would be paid again at each chunk
         with jax.transfer_guard("disallow"):
             return self._compiled[name](*args)
+
+
+def _apart(read, always):
+    """`read()`, compiled apart from what uses it: a step gives the same bits whatever its source has to do for a batch."""
+    if jax.default_backend() != "cpu":
+        return lax.optimization_barrier(read())
+    # XLA:CPU drops barriers before it fuses; a condition that always holds (and it cannot know that) stays
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(read))
+    return lax.cond(always, read, lambda: zeros)
 
 
 def adopt(state: State, initial: dict | None) -> State:

@@ -65,15 +65,20 @@ class Progress:
         """
         now = self.clock()
         if self._anchor is None or step < self._step:  # the first update, or the next seed
+            self._flush(now)
             self._anchor, self._drawn = (now, step), float("-inf")
         self._step = step
         self._parts = self._describe(now, step, total, metrics, items_per_second)
         self._shown = False
-        if now - self._drawn >= self._pause(now - self._anchor[0]) or step >= total:
+        # the last step may come several times, with more metrics each: a plain line waits for the last of them
+        last = step >= total
+        if (last and self.interactive) or (not last and now - self._drawn >= self._pause(now - self._anchor[0])):
             self._draw(now)
 
     def say(self, line: str) -> None:
         """Prints a line that stays, above the live one."""
+        if not self.interactive:
+            self._flush(self.clock())
         if self._open:
             self._write(_CLEAR)
         self._write(line + "\n")
@@ -82,8 +87,7 @@ class Progress:
 
     def close(self) -> None:
         """Shows the newest values if they were held back, and ends the live line."""
-        if not self._shown and self._parts:
-            self._draw(self.clock())
+        self._flush(self.clock())
         if self._open:
             self._write("\n")
         self._open, self._parts, self._anchor = False, [], None
@@ -93,6 +97,10 @@ class Progress:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    def _flush(self, now: float) -> None:
+        if not self._shown and self._parts:
+            self._draw(now)
 
     def _pause(self, elapsed: float) -> float:
         if self.interactive:

@@ -190,21 +190,29 @@ def _split_unfolding(
     x: Array, g: Array, *, size: Ints, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
 ) -> Array:
     rank, inputs, outputs = len(size), x.shape[-1], g.shape[-1]
-    none = ((0, 0),) * (rank - 1)
-    x = _pad(x, (*none, pads[-1]), inflation)
-    columns = [lax.slice_in_dim(x, j * dilation[-1], j * dilation[-1] + g.shape[-2], axis=-2) for j in range(size[-1])]
-    # row r of x meets row r + low − i·dilation of g under tap i: pad g so that all these exist
-    lows = [max(0, dilation[i] * (size[i] - 1) - pads[i][0]) for i in range(rank - 1)]
-    highs = [max(0, x.shape[i + 1] + pads[i][0] - g.shape[i + 1]) for i in range(rank - 1)]
-    padded = _pad(g, (*zip(lows, highs, strict=True), (0, 0)), (1,) * rank)
-    rows = []
-    for tap in itertools.product(*(range(k) for k in size[:-1])):
-        start = [lows[i] + pads[i][0] - tap[i] * dilation[i] for i in range(rank - 1)]
-        stop = [s + n for s, n in zip(start, x.shape[1:-2], strict=True)]
-        rows.append(lax.slice(padded, (0, *start, 0, 0), (padded.shape[0], *stop, *padded.shape[-2:])))
-    left = lax.optimization_barrier(jnp.concatenate(columns, -1)).reshape(-1, size[-1] * inputs)
-    right = lax.optimization_barrier(jnp.concatenate(rows, -1)).reshape(-1, len(rows) * outputs)
-    product = (left.T @ right).reshape(size[-1], inputs, *size[:-1], outputs)
+    inner = (0, 0, 0)
+    # a sum of padded copies that do not overlap: XLA:CPU makes one vectorised loop of it, where it branches on every
+    # element of a concatenation (4 against 18 ms for [128, 32, 32, 16])
+    x, g = lax.optimization_barrier((x, g))
+    inflated = [step * (n - 1) + 1 for step, n in zip(inflation, x.shape[1:-1], strict=True)]
+    left = jnp.zeros((), x.dtype)
+    for j in range(size[-1]):
+        low = pads[-1][0] - j * dilation[-1]
+        across = (low, g.shape[-2] - inflated[-1] - low, inflation[-1] - 1)
+        along = [(0, 0, step - 1) for step in inflation[:-1]]
+        channels = (j * inputs, (size[-1] - 1 - j) * inputs, 0)
+        left = left + lax.pad(x, jnp.zeros((), x.dtype), (inner, *along, across, channels))
+    taps = list(itertools.product(*(range(k) for k in size[:-1])))
+    right = jnp.zeros((), g.dtype)
+    for t, tap in enumerate(taps):
+        # row r of g meets row r + tap·dilation − low of x
+        lows = [i * d - lo for i, d, (lo, _) in zip(tap, dilation[:-1], pads[:-1], strict=True)]
+        along = [(lo, inflated[i] - g.shape[i + 1] - lo, 0) for i, lo in enumerate(lows)]
+        channels = (t * outputs, (len(taps) - 1 - t) * outputs, 0)
+        right = right + lax.pad(g, jnp.zeros((), g.dtype), (inner, *along, inner, channels))
+    left, right = lax.optimization_barrier((left, right))
+    product = left.reshape(-1, size[-1] * inputs).T @ right.reshape(-1, len(taps) * outputs)
+    product = product.reshape(size[-1], inputs, *size[:-1], outputs)
     return jnp.transpose(product, (*range(2, rank + 1), 0, 1, rank + 1))
 
 

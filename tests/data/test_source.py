@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +19,9 @@ def examples():
     return {"image": rng.integers(0, 256, (N, 6, 6, 1), dtype=np.uint8), "label": np.arange(N, dtype=np.int32)}
 
 
-def batch_in_program(source, step, key, shard=0, shards=1):
-    return jax.jit(lambda source, step, key, shard: source.batch(step, key, shard, shards))(source, step, key, shard)
+@functools.partial(jax.jit, static_argnames="shards")
+def batch_in_program(source, step, key, shard=0, *, shards=1):
+    return source.batch(step, key, shard, shards)
 
 
 def assert_same(a, b):
@@ -31,7 +34,7 @@ def test_training_batches_follow_the_order():
     source = Resident.of(examples(), B, shuffle=True)
     order = permuted_index(jax.random.fold_in(KEY, 0), np.arange(20 * B), N)
     for step in (0, 3, 4, 19):
-        batch = source.batch(step, KEY)
+        batch = batch_in_program(source, step, KEY)
         rows = order[step * B : (step + 1) * B]
         np.testing.assert_array_equal(batch["label"], rows)
         np.testing.assert_array_equal(batch["image"], examples()["image"][rows])
@@ -41,14 +44,14 @@ def test_training_batches_follow_the_order():
 
 def test_an_epoch_shows_every_example_once_though_batches_straddle_epochs():
     source = Resident.of(examples(), B, shuffle=True)
-    seen = np.concatenate([source.batch(step, KEY)["label"] for step in range(2 * N // B + 1)])
+    seen = np.concatenate([batch_in_program(source, step, KEY)["label"] for step in range(2 * N // B + 1)])
     for epoch in range(2):
         np.testing.assert_array_equal(np.sort(seen[epoch * N : (epoch + 1) * N]), np.arange(N))
 
 
 def test_evaluation_counts_every_example_once():
     source = Resident.of(examples(), B, shuffle=False)
-    batches = [source.batch(step, KEY) for step in range(source.num_batches + 1)]
+    batches = [batch_in_program(source, step, KEY) for step in range(source.num_batches + 1)]
     mask = np.concatenate([batch["mask"] for batch in batches])
     labels = np.concatenate([batch["label"] for batch in batches])
     assert source.num_batches == 5
@@ -92,7 +95,7 @@ def test_shards_together_are_the_global_batch(stream):
     source = Resident.of(examples(), B, shuffle=True, transform=transform)
     used = Streamed.of(examples(), B, shuffle=True, transform=transform).stage(6, 1, KEY) if stream else source
     whole = batch_in_program(source, 6, KEY)
-    parts = [batch_in_program(used, 6, KEY, shard, 4) for shard in range(4)]
+    parts = [batch_in_program(used, 6, KEY, shard, shards=4) for shard in range(4)]
     for name in whole:
         joined = np.concatenate([part[name] for part in parts])
         np.testing.assert_allclose(joined, whole[name], rtol=0, atol=1e-6, err_msg=name)
@@ -105,9 +108,9 @@ def test_batches_in_a_loop_and_over_mapped_keys_equal_single_ones():
     looped = jax.jit(lambda source: jax.lax.map(lambda s: source.batch(s, keys[0])["label"], steps))(source)
     mapped = jax.jit(jax.vmap(lambda source, key: source.batch(2, key)["label"], (None, 0)))(source, keys)
     for step in range(4):
-        np.testing.assert_array_equal(looped[step], source.batch(step, keys[0])["label"])
+        np.testing.assert_array_equal(looped[step], batch_in_program(source, step, keys[0])["label"])
     for i in range(3):
-        np.testing.assert_array_equal(mapped[i], source.batch(2, keys[i])["label"])
+        np.testing.assert_array_equal(mapped[i], batch_in_program(source, 2, keys[i])["label"])
     assert len({tuple(np.asarray(row).tolist()) for row in mapped}) == 3
 
 
@@ -124,7 +127,7 @@ def test_late_steps_do_not_overflow():
     source = Resident.of(examples(), B, shuffle=True)
     streamed = Streamed.of(examples(), B, shuffle=True)
     step = 2**31 // B + 5  # positions beyond int32
-    labels = np.asarray(source.batch(step, KEY)["label"])
+    labels = np.asarray(batch_in_program(source, step, KEY)["label"])
     assert labels.min() >= 0 and len(set(labels.tolist())) > 1
     assert_same(batch_in_program(streamed.stage(step, 1, KEY), step, KEY), batch_in_program(source, step, KEY))
 
