@@ -21,7 +21,9 @@ from jaxdl.settings import setting
 class ModelConfig:
     """The network."""
 
-    dropout: float = setting(0.4, "share of hidden units dropped in training", minimum=0.0, maximum=0.99)
+    features: tuple[int, ...] = setting((24, 48, 96), "maps of each stage", minimum=1)
+    hidden: int = setting(128, "units of the dense layer", minimum=1)
+    dropout: float = setting(0.2, "share of hidden units dropped in training", minimum=0.0, maximum=0.99)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Config:
     )
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig(
-        steps=8000, batch_size=128, eval_every=400, log_every=100, checkpoint_every=1000, eval_batch_size=500
+        steps=7000, batch_size=128, eval_every=500, log_every=100, checkpoint_every=1000, eval_batch_size=500
     )
 
 
@@ -44,4 +46,9 @@ def build(config: Config) -> Experiment:
     """The experiment."""
     from jaxdl.models.cnn import CNN
 
-    return classification(config, lambda classes: CNN(num_classes=classes, dropout=config.model.dropout))
+    model = config.model
+
+    def network(classes: int) -> CNN:
+        return CNN(model.features, model.hidden, classes, model.dropout)
+
+    return classification(config, network)

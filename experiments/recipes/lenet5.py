@@ -43,9 +43,9 @@ VARIANTS = {
     "mnist": replace(
         Config(),
         data=DataConfig(name="mnist"),
-        augment=AugmentConfig(),
+        augment=AugmentConfig(crop=1),
         model=ModelConfig(features=(6, 16, 120, 84)),
-        optimizer=OptimizerConfig(name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=100),
+        optimizer=OptimizerConfig(name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=100, ema_decay=0.999),
         train=TrainConfig(steps=8000, batch_size=128, eval_every=400, log_every=100, checkpoint_every=1000),
     )
 }

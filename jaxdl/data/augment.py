@@ -27,7 +27,7 @@ class AugmentConfig:
     contrast: float = setting(
         0.0, "distance from the image's own mean times 1-c ... 1+c, uniform; 0: off", minimum=0.0, maximum=1.0
     )
-    noise: float = setting(0.0, "standard deviation of Gaussian noise per pixel, pixels in 0 ... 1; 0: off", minimum=0.0)
+    noise: float = setting(0.0, "standard deviation of Gaussian noise, pixels in 0 ... 1; 0: off", minimum=0.0)
     cutout: int = setting(0, "side in pixels of a square set to the training mean; 0: off", minimum=0)
     mixup: float = setting(0.0, "alpha of the Beta(alpha, alpha) weight that mixes two examples; 0: off", minimum=0.0)
 
@@ -120,7 +120,7 @@ def photometric(images: Array, centre: Array, keys: Array, config: AugmentConfig
 
 
 def cutout(images: Array, keys: Array, side: int) -> Array:
-    """Zeros a square whose centre is a uniformly drawn pixel; it may stick out (DeVries, Taylor 2017, arXiv:1708.04552).
+    """Zeros a square whose centre is a uniformly drawn pixel; it may stick out (DeVries & Taylor, arXiv:1708.04552).
 
     Args:
       images: [b, H, W, C], already standardised, so that zero is the training mean.

@@ -1,8 +1,8 @@
 """TFDS builders that prepare data sets without TensorFlow.
 
 TFDS's own generators of MNIST and CIFAR read files with TensorFlow; the subclasses here keep name, version, features,
-keys (so the order of the examples) and checksums, and read with NumPy. They are not registered, because a second builder
-of the same name breaks TFDS. Importing this module imports tensorflow_datasets: do so inside functions only.
+keys (so the order of the examples) and checksums, and read with NumPy. They are not registered, because a second
+builder of the same name breaks TFDS. Importing this module imports tensorflow_datasets: do so inside functions only.
 """
 
 import gzip
@@ -24,7 +24,7 @@ from jaxdl.errors import UserError
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Scikit-learn's 1797 handwritten digits of 8 x 8 pixels, in one fixed stratified split of 1077/360/360.
 
     The grey values 0 ... 16 are stored as round(255/16 · value).
@@ -60,7 +60,7 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield int(i), {"image": png_bytes(images[i]), "label": int(labels[i])}
 
 
-class MNIST(mnist.MNIST, skip_registration=True):
+class MNIST(mnist.MNIST, skip_registration=True):  # type: ignore[call-arg]
     """MNIST from its four idx files."""
 
     VERSION = mnist.MNIST.VERSION
@@ -83,12 +83,12 @@ class MNIST(mnist.MNIST, skip_registration=True):
     def _generate_examples(self, image_path, label_path):
         images, labels = read_idx(image_path), read_idx(label_path)
         if images.shape != (len(labels), 28, 28):
-            raise UserError(f"{image_path} holds {images.shape} pixels and {label_path} {labels.shape} labels: no match")
+            raise UserError(f"{image_path} {images.shape} and {label_path} {labels.shape} do not match")
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield i, {"image": png_bytes(image[..., None]), "label": int(label)}
 
 
-class FashionMNIST(mnist.FashionMNIST, skip_registration=True):
+class FashionMNIST(mnist.FashionMNIST, skip_registration=True):  # type: ignore[call-arg]
     """Fashion-MNIST from its four idx files."""
 
     VERSION = mnist.FashionMNIST.VERSION
@@ -96,7 +96,7 @@ class FashionMNIST(mnist.FashionMNIST, skip_registration=True):
     _generate_examples = MNIST._generate_examples
 
 
-class Cifar10(cifar.Cifar10, skip_registration=True):
+class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
     """CIFAR-10 from the binary or the Python version, as an archive or unpacked."""
 
     VERSION = cifar.Cifar10.VERSION
@@ -112,7 +112,7 @@ class Cifar10(cifar.Cifar10, skip_registration=True):
             yield i, {"id": f"{prefix}{i:05d}", "image": png_bytes(image), "label": int(label)}
 
 
-BUILDERS = {"digits": Digits, "mnist": MNIST, "fashion_mnist": FashionMNIST, "cifar10": Cifar10}
+BUILDERS: dict[str, Any] = {"digits": Digits, "mnist": MNIST, "fashion_mnist": FashionMNIST, "cifar10": Cifar10}
 
 
 def png_bytes(image: np.ndarray) -> io.BytesIO:
@@ -234,8 +234,8 @@ def _local_files(dl_manager: Any, names: Any) -> dict[str, Path] | None:
         return None
     found = {}
     for name in names:
-        paths = [folder / name, folder / name.removesuffix(".gz"), folder / name.removesuffix(".gz").replace("-idx", ".idx")]
-        present = [path for path in paths if path.is_file()]
+        plain = name.removesuffix(".gz")
+        present = [folder / n for n in (name, plain, plain.replace("-idx", ".idx")) if (folder / n).is_file()]
         if not present:
             raise UserError(f"{folder} does not hold {name}")
         found[name] = present[0]
@@ -246,8 +246,5 @@ def _local_cifar(dl_manager: Any) -> Path | None:
     folder = _manual_dir(dl_manager)
     if folder is None:
         return None
-    for kind in ("binary", "python"):
-        for name in (f"cifar-10-{kind}.tar.gz", f"cifar-10-batches-{kind[:2 if kind == 'python' else 3]}"):
-            if (folder / name).exists():
-                return folder / name
-    return folder
+    names = ("cifar-10-binary.tar.gz", "cifar-10-batches-bin", "cifar-10-python.tar.gz", "cifar-10-batches-py")
+    return next((folder / name for name in names if (folder / name).exists()), folder)

@@ -14,13 +14,14 @@ from jaxdl.errors import UserError
 from jaxdl.settings import setting
 
 IMAGE_SETS = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
-_LIGHT_ON_DARK = ("digits", "mnist", "fashion_mnist")
+# light things on a dark ground, and the part of each side that is left free around them
+_INK_MARGIN = {"digits": 0.0, "mnist": 1 / 7, "fashion_mnist": 0.0}
 _NOTES = {
     "digits": (
-        "scikit-learn's digits (UCI optical recognition, test part): one fixed stratified split of 1077/360/360; the same "
-        "writers wrote training and test digits, so the accuracy on new writers is lower",
+        "scikit-learn's digits (UCI optical recognition, test part): one fixed stratified split of 1077/360/360; the "
+        "same writers wrote training and test digits, so the accuracy on new writers is lower",
     ),
-    "folder": ("fixed split by hash of the file names, 80/10/10 %",),
+    "folder": ("fixed split by hash of the files, 80/10/10 %",),
 }
 
 
@@ -31,7 +32,10 @@ class DataConfig:
     name: str = setting("digits", "data set", choices=IMAGE_SETS)
     dir: str = setting("", "folder of prepared TFDS sets ('': $TFDS_DATA_DIR, else the user's cache), or of images")
     validation_fraction: float = setting(
-        0.1, "part of train held out as validation where a set has none; the same for every seed", minimum=0.001, maximum=0.9
+        0.1,
+        "part of train held out where a set has no validation split; fixed for all seeds",
+        minimum=0.001,
+        maximum=0.9,
     )
     limit: int = setting(0, "use only the first so many training examples; 0: all", minimum=0)
     image_size: int = setting(32, "side in pixels that pictures are fitted into; name=folder only", minimum=1)
@@ -52,6 +56,7 @@ class Dataset:
       mean: per channel, pixels in 0 ... 1, over the split "train" alone.
       std: likewise; 1 for a channel that never changes.
       light_on_dark: light things on a dark ground: a person's ink on paper must be inverted.
+      ink_margin: `read_image`'s margin that makes a person's picture like those of the set; None: leave it as it is.
       notes: what a reader of results must know, one sentence each.
     """
 
@@ -63,6 +68,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     light_on_dark: bool = False
+    ink_margin: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -92,7 +98,7 @@ def load(config: DataConfig) -> Dataset:
         name = f"{name}-jpeg{facts['jpeg']}"
         notes.append(f"pictures recompressed as JPEG: not comparable with published results on {config.name}")
     if facts.get("copies"):
-        notes.append(f"{facts['copies']} files are copies of others and stay in the same split as these")
+        notes.append(f"{facts['copies']} of the files are copies of others; they stay in the same split as these")
     splits, note = _with_validation(stored, config)
     mean, std = _statistics(splits["train"])
     return Dataset(
@@ -103,7 +109,8 @@ def load(config: DataConfig) -> Dataset:
         classes=tuple(facts["classes"]),
         mean=mean,
         std=std,
-        light_on_dark=config.name in _LIGHT_ON_DARK,
+        light_on_dark=config.name in _INK_MARGIN,
+        ink_margin=_INK_MARGIN.get(config.name),
         notes=(*notes, *note),
     )
 
@@ -120,7 +127,8 @@ def _with_validation(stored: Splits, config: DataConfig) -> tuple[Splits, tuple[
         kept = kept[: config.limit]
         everything = _rows(everything, np.sort(np.concatenate([kept, held])))
     splits = {"train": _rows(stored["train"], kept), "validation": _rows(stored["train"], held), **test}
-    note = f"validation: a fixed stratified {100 * config.validation_fraction:g} % of the training examples, whatever the seed"
+    percent = 100 * config.validation_fraction
+    note = f"validation: a fixed stratified {percent:g} % of the training examples, whatever the seed"
     return {**splits, "train+validation": everything}, (note,)
 
 

@@ -8,11 +8,14 @@ import numpy as np
 from jaxdl.errors import UserError
 
 
-def read_image(path: Any, height: int, width: int, channels: int, *, light_on_dark: bool = False) -> np.ndarray:
-    """Reads a picture, fits it into height x width (aspect kept, padded with its border's colour) and fixes its channels.
+def read_image(
+    path: Any, height: int, width: int, channels: int, *, light_on_dark: bool = False, margin: float | None = None
+) -> np.ndarray:
+    """Reads a picture and fits it into height x width, with its aspect kept and padded with its border's colour.
 
-    Reads grey, colour, palette, transparent, bilevel, 16-bit and float pictures; the first frame of an animation; turned
-    as its EXIF data say. Transparent parts become white, or black under light ink.
+    Reads grey, colour, palette, transparent, bilevel, 16-bit and float pictures, and the first frame of an animation,
+    turned as its EXIF data say. Transparent parts become white, or black under light ink. A picture that has the right
+    size already is not resized.
 
     Args:
       path: the file.
@@ -21,6 +24,8 @@ def read_image(path: Any, height: int, width: int, channels: int, *, light_on_da
       channels: 1 (grey) or 3 (RGB).
       light_on_dark: the data set shows light things on a dark ground, as MNIST does: a picture whose border is brighter
         than middle grey, such as ink on paper, is inverted.
+      margin: with `light_on_dark`, a picture of another size is cut to the ink, which is placed with its centre of mass
+        in the middle, leaving this part of the sides free, and stretched to full contrast; MNIST was made so, with 1/7.
 
     Returns:
       [height, width, channels] uint8.
@@ -34,8 +39,33 @@ def read_image(path: Any, height: int, width: int, channels: int, *, light_on_da
     )
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     ground = np.median(border, axis=0).astype(np.uint8)
-    pixels = _fit(pixels, height, width, ground)
-    return 255 - pixels if light_on_dark and ground.mean() > 127 else pixels
+    if light_on_dark and ground.mean() > 127:
+        pixels, ground = 255 - pixels, 255 - ground
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    if light_on_dark and margin is not None:
+        return _centred_ink(pixels, height, width, ground, margin)
+    return _fit(pixels, height, width, ground)
+
+
+def _centred_ink(pixels: np.ndarray, height: int, width: int, ground: np.ndarray, margin: float) -> np.ndarray:
+    light = np.maximum(pixels.astype(np.int32) - ground, 0)
+    ink = light.max(axis=-1) > light.max() / 2
+    if not ink.any():
+        return _fit(pixels, height, width, ground)
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    cut = light[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inner = (max(1, round(height * (1 - 2 * margin))), max(1, round(width * (1 - 2 * margin))))
+    small = _resized(cut.astype(np.uint8), inner).astype(np.float64)
+    small = np.rint(small * (255.0 / max(small.max(), 1.0))).astype(np.uint8)
+    weight = small.sum(axis=-1) / max(small.sum(), 1)
+    result = np.zeros((height, width, pixels.shape[-1]), np.uint8)
+    corner = []
+    for axis, side in enumerate((height, width)):
+        centre = weight.sum(axis=1 - axis) @ np.arange(small.shape[axis])
+        corner.append(int(np.clip(round((side - 1) / 2 - centre), 0, side - small.shape[axis])))
+    result[corner[0] : corner[0] + small.shape[0], corner[1] : corner[1] + small.shape[1]] = small
+    return result
 
 
 def _open(path: Any) -> Any:
@@ -82,15 +112,18 @@ def _plain(picture: Any) -> Any:
 
 
 def _fit(pixels: np.ndarray, height: int, width: int, ground: np.ndarray) -> np.ndarray:
+    small = _resized(pixels, (height, width))
+    top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
+    result = np.broadcast_to(ground, (height, width, pixels.shape[-1])).copy()
+    result[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return result
+
+
+def _resized(pixels: np.ndarray, box: tuple[int, int]) -> np.ndarray:
+    """`pixels` as large as fits into `box` (height, width) with the aspect kept."""
     from PIL import Image
 
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    scale = min(height / pixels.shape[0], width / pixels.shape[1])
-    inner = (max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale)))
+    scale = min(box[0] / pixels.shape[0], box[1] / pixels.shape[1])
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     source = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    resized = np.asarray(source.resize(inner[::-1], Image.Resampling.BILINEAR), np.uint8).reshape(*inner, -1)
-    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-    result = np.broadcast_to(ground, (height, width, pixels.shape[-1])).copy()
-    result[top : top + inner[0], left : left + inner[1]] = resized
-    return result
+    return np.asarray(source.resize((width, height), Image.Resampling.BILINEAR), np.uint8).reshape(height, width, -1)

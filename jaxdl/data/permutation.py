@@ -44,7 +44,7 @@ def permuted_index(key: jax.Array, position: Any, n: int) -> Any:
     return _permute(jax.device_get(words), np.asarray(position).astype(np.uint32), n, np).astype(np.int32)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def domain(n: int) -> tuple[int, int]:
     """Sizes (a, b) with a·b >= n, both near the square root of n, and the fewest values in excess (at most 16 for
     n <= 100 000). Both are at least two from n = 3 on, because with b = 1 only rotations could come out."""

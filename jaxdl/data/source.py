@@ -49,7 +49,7 @@ class _Batches:
             raise ValueError(f"a batch of {self.batch_size} examples cannot be split evenly over {shards} devices")
         rows = self.batch_size // shards
         if rows % 2 and shards > 1 and getattr(self.transform, "pairs_rows", False):
-            raise ValueError(f"mixup needs an even number of examples on each device, got {rows}; change the batch size")
+            raise ValueError(f"mixup needs an even number of examples on each device, got {rows}: change the batch")
         return jnp.asarray(shard, jnp.int32) * rows + jnp.arange(rows, dtype=jnp.int32)
 
     def _finish(self, batch: Batch, rows: Array, step: Array | int, key: Array) -> Batch:
@@ -134,8 +134,8 @@ class Staged(_Batches):
 
     per_seed = True  # each seed has its own order, so its own staged examples
 
-    arrays: dict[str, Array]
-    start: Array
+    arrays: dict[str, Any]
+    start: Any
     size: int = struct.field(pytree_node=False)
     batch_size: int = struct.field(pytree_node=False)
     shuffle: bool = struct.field(pytree_node=False, default=False)

@@ -72,10 +72,10 @@ def split_by_hash(names: Sequence[str], labels: np.ndarray) -> dict[str, np.ndar
 
 
 def _highest_spare(position: np.ndarray, split: np.ndarray, labels: np.ndarray) -> float:
-    """The last training example in hash order whose class keeps another one, else the last one of all."""
+    """The last example in hash order that neither empties its split nor takes a class its last training example."""
     order = np.argsort(position)[::-1]
-    training = [i for i in order if split[i] == 0]
-    for i in training:
-        if ((split == 0) & (labels == labels[i]) & (position != position[i])).any():
+    for i in order:
+        others = (split == split[i]) & (position != position[i])
+        if (others & (labels == labels[i])).any() if split[i] == 0 else others.any():
             return position[i]
-    return position[training[0] if training else order[0]]
+    return position[next(i for i in order if split[i] == 0)]

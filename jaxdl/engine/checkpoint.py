@@ -4,13 +4,16 @@ Orbax renames a finished folder into place, so a killed save leaves nothing half
 flipped bit nor a changed dtype. So each checkpoint carries a sha256 of what it holds, which is checked on restore.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -97,7 +100,7 @@ class Checkpoints:
 
         items = ocp.args.Composite(state=ocp.args.PyTreeRestore(), metadata=ocp.args.JsonRestore())
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            with _quiet_readers(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
                 restored = checkpointer.restore(self.folder / str(step), args=items)
             arrays = {name: np.asarray(value) for name, value in restored.state.items()}
             metadata = dict(restored.metadata)
@@ -142,6 +145,20 @@ class Checkpoints:
         aside = self.folder / f"{step}.damaged"
         shutil.rmtree(aside, ignore_errors=True)
         (self.folder / str(step)).rename(aside)
+
+
+@contextlib.contextmanager
+def _quiet_readers() -> Iterator[None]:
+    """If a file is damaged, TensorStore's other reads end after Orbax has given up, each with a traceback on stderr."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda event: None if isinstance(event.exc_value, RuntimeError) else before(event)
+    try:
+        yield
+    except BaseException:
+        time.sleep(0.2)
+        raise
+    finally:
+        sys.unraisablehook = before
 
 
 def _sealed(arrays: dict[str, np.ndarray], metadata: dict) -> str:

@@ -21,3 +21,14 @@ def real_data():
     if not (folder / "mnist").is_dir():
         pytest.skip(f"no real data sets in {folder} (set JAXDL_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _decoded_once(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def shared_cache(_decoded_once, monkeypatch):
+    """A user cache that tests on real data share, because decoding takes seconds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_decoded_once))

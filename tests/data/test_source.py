@@ -10,7 +10,7 @@ from jaxdl.data.permutation import permuted_index
 from jaxdl.data.source import Resident, Streamed
 
 N, B = 37, 8
-AUGMENT = AugmentConfig(shift=1.0, rotate=10.0, flip=True, contrast=0.2, noise=0.1, cutout=3, mixup=0.4)
+AUGMENT = AugmentConfig(crop=1, flip=True, noise=0.1, mixup=0.4)
 KEY = jax.random.key(5)
 
 
@@ -59,10 +59,9 @@ def test_evaluation_counts_every_example_once():
     assert batches[-1]["mask"].sum() == 0
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("capacity", [1, 3, 5])
+@pytest.mark.parametrize("shuffle, capacity", [(True, 1), (True, 3), (True, 5), (False, 2)])
 def test_streamed_equals_resident_for_any_chunk_length(shuffle, capacity):
-    transform = Transform((0.4,), (0.3,), AUGMENT)
+    transform = Transform((0.4,), (0.3,), AugmentConfig(crop=1, flip=True, contrast=0.2))
     resident = Resident.of(examples(), B, shuffle=shuffle, transform=transform)
     streamed = Streamed.of(examples(), B, shuffle=shuffle, transform=transform, capacity=capacity)
     assert resident.num_batches == streamed.num_batches

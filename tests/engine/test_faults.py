@@ -1,6 +1,7 @@
 """What goes wrong on disks and in folders: caught, said in one line, and nothing good is lost."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -26,9 +27,9 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def part(tmp_path):
-    """A run interrupted at step 56, with checkpoints at 50 and 56."""
-    interrupt(tiny.regression(), tmp_path, 56)
-    assert checkpoints(tmp_path) == [50, 56]
+    """A run with checkpoints at 25 and 49, where it was interrupted: told of step 42 while the next chunk ran."""
+    interrupt(tiny.regression(), tmp_path, 42)
+    assert checkpoints(tmp_path) == [25, 49]
     return tmp_path
 
 
@@ -102,7 +103,7 @@ def test_a_flipped_bit_is_never_taken(tmp_path):
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "empty", "metadata"])
 def test_a_damaged_checkpoint_is_passed_over(damage, part, whole):
-    newest = part / "checkpoints" / "56"
+    newest = part / "checkpoints" / "49"
     if damage == "flipped":
         flip(largest(newest), 300)
     elif damage == "truncated":
@@ -115,15 +116,15 @@ def test_a_damaged_checkpoint_is_passed_over(damage, part, whole):
     else:  # a position that is one step off would go unnoticed by a digest of the arrays alone
         path = newest / "metadata" / "metadata"
         text = path.read_text()
-        assert '"t": 56' in text
-        path.write_text(text.replace('"t": 56', '"t": 57'))
+        assert '"t": 49' in text
+        path.write_text(text.replace('"t": 49', '"t": 50'))
     listener = Listener()
     train(tiny.regression(), part, listener)
     damaged = [line for line in listener.lines if "damaged" in line]
     assert len(damaged) == 1
-    assert "checkpoint 56" in damaged[0]
-    assert "step 50" in damaged[0]
-    assert "resuming from step 50" in listener.lines
+    assert "checkpoint 49" in damaged[0]
+    assert "step 25" in damaged[0]
+    assert "resuming from step 25" in listener.lines
     assert result(part) == result(whole)
 
 
@@ -149,13 +150,13 @@ def test_another_shape_tree_or_dtype_is_refused(part):
     with pytest.raises(UserError, match=r"state/nets/model/opt/0/count is missing"):
         train(tiny.regression(tiny.Regression(adam=True)), part, config=config)
     stored = Checkpoints(part / "checkpoints")
-    found, metadata = stored.load(56)
+    found, metadata = stored.load(49)
     found["state/nets/model/params/w"] = found["state/nets/model/params/w"].astype(np.float16)
-    stored.save(56, found, {name: metadata[name] for name in ("seeds", "position")})
+    stored.save(49, found, {name: metadata[name] for name in ("seeds", "position")})
     with pytest.raises(UserError, match=r"params/w is float16\[1, 3\], expected float32\[1, 3\]"):
         train(tiny.regression(), part)
     found.pop("state/nets/model/params/w")
-    stored.save(56, {**found, "state/nets/other": np.zeros(1)}, {name: metadata[name] for name in ("seeds", "position")})
+    stored.save(49, {**found, "state/nets/other": np.zeros(1)}, {name: metadata[name] for name in ("seeds", "position")})
     with pytest.raises(UserError, match=r"params/w is missing; state/nets/other is not part of this model"):
         train(tiny.regression(), part)
 
@@ -220,7 +221,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_intact(tmp_path, whole):
     with small_disk(tmp_path / "disk", 400_000) as disk:
         run = disk / "run"
         interrupt(tiny.regression(), run, 28)
-        assert 28 in checkpoints(run)
+        assert checkpoints(run) == [25, 35]
         fill = disk / "fill"
         with contextlib.suppress(OSError), open(fill, "wb", buffering=0) as file:
             while True:
@@ -229,10 +230,10 @@ def test_a_full_disk_leaves_earlier_checkpoints_intact(tmp_path, whole):
             train(tiny.regression(), run)
         one_line(error)
         fill.unlink()
-        assert 28 in checkpoints(run)
+        assert checkpoints(run) == [25, 35]
         listener = Listener()
         train(tiny.regression(), run, listener)
-        assert "resuming from step 28" in listener.lines
+        assert "resuming from step 35" in listener.lines
         assert result(run) == result(whole)
 
 
@@ -278,7 +279,7 @@ def test_rows_that_are_gone_are_noticed(part):
 
 def test_half_a_row_and_half_a_file_of_a_killed_run_go(part, whole):
     with open(part / "metrics.jsonl", "a") as file:
-        file.write('{"step": 57, "ph')
+        file.write('{"step": 50, "ph')
     (part / ".record.json.123").write_text("{")
     train(tiny.regression(), part)
     assert result(part) == result(whole)
@@ -288,13 +289,13 @@ def test_half_a_row_and_half_a_file_of_a_killed_run_go(part, whole):
 def test_a_kill_between_two_saves_of_one_step_loses_neither(part, whole):
     """A phase that begins at the step the last one was saved at replaces that checkpoint; the old one goes last."""
     folder = part / "checkpoints"
-    (folder / "56").rename(folder / "56.new")
-    (folder / "56.orbax-checkpoint-tmp-7").mkdir()
+    (folder / "49").rename(folder / "49.new")
+    (folder / "49.orbax-checkpoint-tmp-7").mkdir()
     listener = Listener()
     train(tiny.regression(), part, listener)
-    assert "resuming from step 56" in listener.lines
+    assert "resuming from step 49" in listener.lines
     assert result(part) == result(whole)
-    assert checkpoints(part) == [56, 60]
+    assert checkpoints(part) == [50, 60]
 
 
 @pytest.mark.smoke
@@ -331,3 +332,22 @@ def test_a_kill_while_steps_grow_leaves_an_unfinished_run(whole, tmp_path, monke
     run = train(longer, tmp_path)
     assert run.fresh
     assert run.records[0]["steps"] == 80
+
+
+def test_no_space_is_said_even_if_orbax_wraps_it(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    stored = Checkpoints(tmp_path)
+    stored.save(1, arrays(), {})
+
+    def full(self, *args, **kwargs):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise ValueError("could not write") from error
+
+    monkeypatch.setattr(ocp.Checkpointer, "save", full)
+    with pytest.raises(UserError, match="disk is full: checkpoint 2") as error:
+        stored.save(2, arrays(), {})
+    one_line(error)
+    assert stored.steps() == [1]

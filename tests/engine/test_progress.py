@@ -219,3 +219,22 @@ def test_in_a_real_terminal():
     assert len(lines) == 2  # the first and the last: all came within a fifth of a second
     assert all(0 < len(line.rstrip("\r\n")) < 40 for line in lines)
     assert lines[-1].startswith("100%  step 4/4  loss 1.0000")
+
+
+def test_a_plain_last_step_is_one_line_with_its_newest_values():
+    stream = io.StringIO()
+    with Progress(stream, clock=Clock()) as live:
+        live.update(1, 4, {"loss": 1.0})
+        for loss in (0.3, 0.2, 0.1):
+            live.update(4, 4, {"loss": loss})
+        live.say("seed 1")
+        live.update(0, 4, {"loss": 2.0})
+        live.update(4, 4, {"loss": 0.5})
+    lines = [line.split("  ") for line in stream.getvalue().splitlines()]
+    assert [line[:3] for line in lines] == [
+        [" 25%", "step 1/4", "loss 1.0000"],
+        ["100%", "step 4/4", "loss 0.1000"],
+        ["seed 1"],
+        ["", "0%", "step 0/4"],
+        ["100%", "step 4/4", "loss 0.5000"],
+    ]

@@ -1,0 +1,165 @@
+"""What the loop does on the host: one dispatch a chunk, few in flight, nothing compiled or copied behind its back."""
+
+import contextlib
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from runs import rows, train
+
+from jaxdl.data.source import Resident
+from jaxdl.engine import loop
+from jaxdl.engine.devices import Layout
+from jaxdl.engine.program import Program, means, stream
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list that grows by one with each program that is compiled, or read from the cache."""
+    seen = []
+    open_ = [True]
+
+    def listen(event, duration, **_):
+        if open_[0] and "backend_compile" in event:
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        open_[0] = False
+
+
+@pytest.mark.smoke
+def test_a_chunk_is_one_dispatch_of_one_program(tmp_path, monkeypatch):
+    """With empty caches any other program that a dispatch starts would have to be compiled again."""
+    calls, compiled = [], []
+    dispatch, call = loop._Run._dispatch, Program._call
+
+    def counted(self, name, build, args):
+        calls[-1].append(name)
+        return call(self, name, build, args)
+
+    def watched(run, count):
+        calls.append([])
+        if len(calls) > 1:
+            jax.clear_caches()
+        with compilations() as seen:
+            dispatch(run, count)
+        compiled.append(len(seen))
+
+    monkeypatch.setattr(loop._Run, "_dispatch", watched)
+    calls.append([])
+    monkeypatch.setattr(Program, "_call", counted)
+    train(tiny.regression(), tmp_path)
+    inside = [names[:1] for names in calls[1:]]
+    assert len(inside) >= 12
+    assert inside == [["train"]] * len(inside)
+    assert compiled[0] == 1
+    assert compiled[1:] == [0] * (len(compiled) - 1)
+
+
+def test_no_more_than_two_chunks_are_in_flight(tmp_path, monkeypatch):
+    waiting = []
+    dispatch = loop._Run._dispatch
+
+    def watched(run, count):
+        dispatch(run, count)
+        waiting.append(len(run.pending))
+
+    monkeypatch.setattr(loop._Run, "_dispatch", watched)
+    monkeypatch.setattr(loop, "CHUNK_LARGEST", 1)
+    train(tiny.regression(), tmp_path)
+    assert len(waiting) == 60
+    assert max(waiting) == 2
+
+
+@pytest.mark.smoke
+def test_a_hidden_copy_to_the_device_is_an_error():
+    phase = tiny.regression().phases[0]
+    layout = Layout(devices=tuple(jax.devices()[:1]))
+    program = Program(phase, layout, 1)
+    keys = stream((0,), "init", 0)
+    state = layout.place(program.init(keys), program.template)
+    source = layout.place_source(phase.source)
+    args = (state, program.zero_sums(), source)
+    common = (keys, keys, np.zeros(1, np.int32), np.ones(1, np.int32))
+    state, _, bad = program.train(*args, *common)  # places them itself
+    assert program.host_bad(bad) == [-1]
+    with pytest.raises(Exception, match="isallowed host-to-device transfer"):
+        program._call("train", None, (state, *args[1:], *common))
+
+
+def test_everything_is_compiled_after_the_first_evaluation(tmp_path, monkeypatch):
+    counts = []
+    evaluate = loop._Run._evaluate
+    with compilations() as seen:
+
+        def watched(run):
+            evaluate(run)
+            counts.append(len(seen))
+
+        monkeypatch.setattr(loop._Run, "_evaluate", watched)
+        finish = loop._Run.finish
+        monkeypatch.setattr(loop._Run, "finish", lambda run: (counts.append(len(seen)), finish(run))[1])
+        jax.clear_caches()
+        train(tiny.regression(), tmp_path)
+    assert len(counts) == 4
+    assert counts[0] > 0
+    assert counts[1:] == [counts[0]] * 3
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("batch_size", [1, 7, 15, 45, 64])
+def test_the_last_partial_batch_is_counted_once(batch_size):
+    """45 examples in batches of any size: the mean that NumPy gives, and a count of 45."""
+    held_out = tiny.data(45, seed=1)
+    phase = tiny.regression().phases[0]
+    program = Program(phase, Layout(devices=tuple(jax.devices()[:1])), 2)
+    state = program.init(stream((0, 1), "init", 0))
+    source = Resident.of(held_out, batch_size, shuffle=False)
+    sums = program.evaluate(state, source, stream((0, 1), "evaluation", 0))
+    np.testing.assert_array_equal(sums["loss"].count, [45, 45])
+    for seed in range(2):
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[seed], state.nets["model"].params)
+        expected = np.square(held_out["x"] @ params["w"] + params["b"] - held_out["y"]).mean()
+        assert means(sums, seed)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_rows_are_the_means_of_their_steps(tmp_path):
+    """Rows every 7 steps against rows of each step, and the sum over the steps of each row against NumPy."""
+    every = tiny.train_config(steps=20, log_every=1, eval_every=100)
+    train(tiny.regression(train=every), tmp_path / "each")
+    train(tiny.regression(train=dataclasses.replace(every, log_every=7)), tmp_path / "some")
+    single = [row["loss"] for row in rows(tmp_path / "each") if row["split"] == "train"]
+    assert len(single) == 20
+    some = [(row["step"], row["loss"]) for row in rows(tmp_path / "some") if row["split"] == "train"]
+    for (step, loss), part in zip(some, (slice(0, 7), slice(7, 14), slice(14, 20)), strict=True):
+        assert step == part.stop
+        assert loss == pytest.approx(np.mean(single[part]), rel=1e-6)
+
+
+def test_the_first_update_is_numpys(tmp_path):
+    """One step of SGD from the initial parameters on the first batch, by hand."""
+    experiment = tiny.regression(tiny.Regression(noise=0.0), train=tiny.train_config(steps=1, log_every=1))
+    phase = experiment.phases[0]
+    program = Program(phase, Layout(devices=tuple(jax.devices()[:1])), 1)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[0], program.init(stream((0,), "init", 0)).nets["model"].params)
+    batch = phase.source.batch(0, jax.random.wrap_key_data(stream((0,), "data", 0)[0]))
+    x, y = np.asarray(batch["x"], np.float64), np.asarray(batch["y"], np.float64)
+    error = x @ params["w"] + params["b"] - y
+    gradient = {"w": 2 * (error[:, None] * x).mean(0), "b": 2 * error.mean()}
+    train(experiment, tmp_path)
+    row = rows(tmp_path)[0]
+    assert row["loss"] == pytest.approx(np.square(error).mean(), rel=1e-5)
+    norm = np.sqrt(np.square(gradient["w"]).sum() + gradient["b"] ** 2)
+    assert row["gradient"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_seeds_phases_and_kinds_have_keys_of_their_own():
+    kinds = ("init", "data", "step", "evaluation", "transfer")
+    keys = {tuple(stream((seed,), kind, phase)[0]) for seed in range(4) for kind in kinds for phase in range(3)}
+    assert len(keys) == 4 * 5 * 3
+    np.testing.assert_array_equal(stream((3, 5), "data", 1)[1], stream((5,), "data", 1)[0])

@@ -1,0 +1,114 @@
+"""record.json and the pure parts of the engine's bookkeeping."""
+
+import json
+
+import pytest
+import tiny
+from runs import record, train
+
+from jaxdl.engine.digest import digest
+from jaxdl.engine.fit import load_judged
+from jaxdl.engine.folder import RunFolder, differences, plain
+from jaxdl.engine.position import Position
+
+KEYS = {
+    "recipe", "status", "seed", "steps", "reported", "metrics", "best", "params_digest", "state_digest", "parameters",
+    "program", "wall_time_s", "compile_time_s", "items_per_second", "versions", "git", "command", "data",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of the regression whose best evaluation is not its last."""
+    folder = tmp_path_factory.mktemp("run")
+    train(best_is_early(), folder, command="python -m experiments.train")
+    return folder
+
+
+def best_is_early():
+    """So noisy that the last evaluation is not the best."""
+    return tiny.regression(tiny.Regression(noise=0.8), train=tiny.train_config(eval_every=3, steps=30), rate=0.2)
+
+
+@pytest.mark.smoke
+def test_a_record_has_the_keys_of_the_contract(folder):
+    found = json.loads((folder / "record.json").read_text())
+    assert set(found) == KEYS
+    assert set(found["best"]) == {"step", "metric", "value"}
+    assert {"devices", "platform", "threads", "xla_flags", "parallel", "seeds_mode", "precision"} <= set(found["program"])
+    assert set(found["git"]) == {"commit", "dirty"}
+    assert {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"} <= set(found["versions"])
+    assert (found["status"], found["seed"], found["steps"], found["reported"]) == ("done", 0, 30, "best")
+    assert found["parameters"] == 4
+    assert found["command"] == "python -m experiments.train"
+    assert set(found["metrics"]) == {"train/loss", "train/gradient", "validation/loss", "test/loss"}
+    for name in ("wall_time_s", "compile_time_s", "items_per_second"):
+        assert found[name] > 0
+    assert found["compile_time_s"] < found["wall_time_s"]
+
+
+def test_best_is_the_best_evaluation_and_what_is_reported(folder):
+    found = record(folder)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    validation = {row["step"]: row["loss"] for row in rows if row["split"] == "validation"}
+    best = min(validation, key=validation.get)
+    assert best != 30
+    assert found["best"] == {"step": best, "metric": "validation/loss", "value": validation[best]}
+    assert found["metrics"]["validation/loss"] == pytest.approx(validation[best], rel=1e-6)
+    assert [row["step"] for row in rows if row["split"] == "test"] == [best]
+    state = load_judged(best_is_early(), RunFolder(folder))
+    assert digest({name: {k: v[0] for k, v in net.params.items()} for name, net in state.nets.items()}) == found["params_digest"]
+
+
+def test_last_is_reported_where_the_experiment_says_so(tmp_path):
+    import dataclasses
+
+    train(dataclasses.replace(best_is_early(), reported="last"), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    last = [row["loss"] for row in rows if row["split"] == "validation"][-1]
+    assert record(tmp_path)["metrics"]["validation/loss"] == pytest.approx(last, rel=1e-6)
+    assert record(tmp_path)["reported"] == "last"
+
+
+@pytest.mark.smoke
+def test_best_and_patience_of_a_position():
+    position = Position.first(2)
+    position.start = [0, 10]
+    values = [3.0, 4.0, None, 2.0, float("nan"), 2.0]
+    improved = []
+    for t, value in enumerate(values, 1):
+        position.t = t
+        improved.append(position.judge(1, value, "min"))
+    assert improved == [True, False, False, True, False, False]
+    assert (position.best_value[1], position.best_step[1], position.waiting[1]) == (2.0, 14, 2)
+    assert position.best_value[0] is None
+    highest = Position.first(1)
+    assert [highest.judge(0, value, "max") for value in (1.0, 2.0, 2.0, float("inf"))] == [True, True, False, False]
+
+
+def test_a_position_survives_json():
+    position = Position.first(3)
+    position.t, position.stopped[1], position.diverged[2] = 40, 30, 35
+    position.history = [[{"validation/loss": 0.1 * i} for i in range(3)]]
+    again = Position.from_json(json.loads(json.dumps(position.to_json())))
+    assert again == position
+    assert [position.active(i) for i in range(3)] == [True, False, False]
+    assert [position.global_step(i) for i in range(2)] == [40, 30]
+    alone = position.of_seed(1)
+    assert (alone.seeds, alone.t, alone.stopped, alone.diverged) == (1, 30, [30], [-1])
+    assert alone.history == [[{"validation/loss": 0.1}]]
+    position.next_phase()
+    assert (position.phase, position.t, position.start[:2], position.best_value) == (1, 0, [40, 30], [None] * 3)
+
+
+def test_differences_of_two_configurations():
+    old = {"train.steps": 100, "a": 1, "gone": True}
+    assert differences(old, {"train.steps": 200, "a": 1, "gone": True}, may_grow=True) == []
+    assert differences(old, {"train.steps": 200, "a": 1, "gone": True}, may_grow=False) == ["train.steps: 100 there, 200 here"]
+    assert differences(old, {"train.steps": 50, "a": 2, "new": 1}, may_grow=True) == [
+        "a: 1 there, 2 here", "gone: True there, (none) here", "new: (none) there, 1 here", "train.steps: 100 there, 50 here",
+    ]
+
+
+def test_json_has_no_numbers_that_are_none():
+    assert plain({"a": float("nan"), 1: [float("inf"), 2.5], "c": (1, None)}) == {"a": None, "1": [None, 2.5], "c": [1, None]}
