@@ -7,12 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdl.engine.digest import part_name
+
 # baselines that fit in less than a second up to here
 _SMALL = 5000
 
 
 def report(view: Any, images: Any) -> list:
     """Sections: comparison with baselines, ensemble, confusion, mistakes, calibration, filters, inputs, layers."""
+    from jaxdl.engine.inspect import first_batch
     from jaxdl.nn.summary import layer_table
     from jaxdl.reports.classifier import classifier_sections
     from jaxdl.reports.comparison import Contender, comparison_section, ensemble_section, seeds_section
@@ -30,18 +33,20 @@ def report(view: Any, images: Any) -> list:
         sections.append(seeds_section(seeds, {name: view.values(name) for name in names}))
     if len(outputs) > 1:
         accuracies = view.values("test/accuracy")
-        sections.append(ensemble_section({"test/accuracy": accuracies}, {"test/accuracy": ensemble_accuracy(outputs, test["label"])}))
+        together = ensemble_accuracy(outputs, test["label"])
+        sections.append(ensemble_section({"test/accuracy": accuracies}, {"test/accuracy": together}))
     contenders = [Contender(shown["recipe"], view.values("test/accuracy"), ours=True)]
     contenders += [Contender(name, value, note) for name, value, note in baselines(dataset)]
     sections.append(comparison_section("test/accuracy", contenders, text=" ".join(f"{note[0].upper()}{note[1:]}." for note in dataset.notes)))
     sections += classifier_sections(outputs[0], test["label"], test["image"], dataset.classes)
     task = view.experiment.phases[-1].task
     shape = tuple(test["image"].shape[1:])
-    layers = [dataclasses.replace(row, output_shape=row.output_shape[1:]) for row in layer_table(task.model, (1, *shape))]
+    layers = layer_table(task.model, (1, *shape))
+    layers = [dataclasses.replace(row, output_shape=row.output_shape[1:]) for row in layers]
     path, kernel = first_kernel(view.state(view.done[0]).nets["model"].params, [row.path for row in layers])
     if kernel is not None:
         sections.append(filters_section(kernel, shape, path=path))
-    batch = view.experiment.phases[-1].source.batch(0, jax.random.key(0))
+    batch = first_batch(view.experiment.phases[-1].source, shown["seed"])
     names = [dataset.classes[int(label)] for label in batch["label"]]
     sections.append(inputs_section(np.asarray(batch["image"]), names))
     sections.append(parameter_section(layers))
@@ -61,13 +66,13 @@ def ensemble_accuracy(probabilities: Sequence[np.ndarray], labels: np.ndarray) -
 
 def first_kernel(params: Any, order: Sequence[str]) -> tuple[str, np.ndarray | None]:
     """Path and weights [...] of the first layer in `order` that has a kernel, from stacked parameters [1, ...]."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        if str(path[-1].key) == "kernel":
-            found["/".join(str(key.key) for key in path[:-1])] = np.asarray(leaf)[0]
-    for path in [*order, *found]:
-        if path in found:
-            return path, found[path]
+        if part_name(path[-1]) == "kernel":
+            found["/".join(part_name(key) for key in path[:-1])] = np.asarray(leaf)[0]
+    for name in [*order, *found]:
+        if name in found:
+            return name, found[name]
     return "", None
 
 
@@ -102,8 +107,9 @@ def reader(images: Any) -> Callable[[str], dict]:
     def read(path: str) -> dict:
         from jaxdl.data.images import read_image
 
-        height, width, channels = images.dataset.splits["train"]["image"].shape[1:]
-        return {"image": read_image(path, height, width, channels, light_on_dark=images.dataset.light_on_dark)}
+        dataset = images.dataset
+        options = {"light_on_dark": dataset.light_on_dark, "margin": dataset.ink_margin}
+        return {"image": read_image(path, *dataset.image_shape, **options)}
 
     return read
 

@@ -72,7 +72,7 @@ class Arguments:
     program: str
     flags: SimpleNamespace
     given: frozenset[str]
-    recipe: recipe_files.Recipe | None
+    recipe: Any
     config: Any
     command: str
 

@@ -1,5 +1,7 @@
 """Evaluates a trained run: `python -m experiments.evaluate --workdir=runs/lenet5` writes evaluation.json."""
 
+from typing import Any
+
 from experiments import cli
 
 BINARY = cli.Binary(
@@ -26,7 +28,7 @@ def main(arguments: cli.Arguments) -> int:
     folders = [RunFolder(path) for _, path in found]
     seeds = [seed for seed, _ in found]
     metrics = [evaluate(session.experiment, folder, seed) for seed, folder in zip(seeds, folders, strict=True)]
-    whole = {"seeds": seeds, "metrics": metrics[0] if len(metrics) == 1 else summary(seeds, metrics)["metrics"]}
+    whole: dict[str, Any] = {"seeds": seeds, "metrics": metrics[0] if len(metrics) == 1 else summary(seeds, metrics)["metrics"]}
     if len(folders) > 1 and session.experiment.ensemble is not None:
         records = [folder.read_json("record.json") for folder in folders]
         view = View(session, folders, records, [[] for _ in folders])
@@ -37,7 +39,7 @@ def main(arguments: cli.Arguments) -> int:
         return 0
     shown = dict(whole["metrics"])
     if len(metrics) > 1:
-        shown = {name: f"{value['mean']:.4f} ± {value['ci95']:.4f}  (n = {len(value['values'])})" for name, value in shown.items()}
+        shown = {name: f"{v['mean']:.4f} ± {v['ci95']:.4f}  (n = {len(v['values'])})" for name, v in shown.items()}
     shown |= {f"ensemble {name}": value for name, value in whole.get("ensemble", {}).items()}
     result(f"{session.recipe.title}: reported parameters of {workdir}", shown, {"written": f"{workdir}/evaluation.json"})
     return 0

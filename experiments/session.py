@@ -109,3 +109,28 @@ def _with_parameters_of(experiment: Any, workdir: str) -> tuple[Any, str]:
     networks, digest = load_networks(workdir)
     first = dataclasses.replace(experiment.phases[0], initial=networks)
     return dataclasses.replace(experiment, phases=(first, *experiment.phases[1:])), digest
+
+
+def fit(recipe: str, workdir: str, seed: int = 0, seeds: int | None = None, **overrides: Any) -> Any:
+    """Trains a recipe from Python, as `python -m experiments.train` does, without printing.
+
+    Args:
+      recipe: "NAME" or "NAME:variant".
+      workdir: the run folder.
+      seed: first seed.
+      seeds: how many seeds, each in its own sub-folder; None: one run, flat.
+      **overrides: config leaves by dotted name, {"train.steps": 500}.
+
+    Returns:
+      `jaxdl.engine.fit.Run`: the folder, each seed's record, and the summary over seeds.
+
+    Raises:
+      UserError: an unknown recipe or setting, or a workdir that holds another run.
+    """
+    from jaxdl.engine.fit import Options
+    from jaxdl.engine.fit import fit as train
+
+    found = recipe_files.load(recipe)
+    config = config_from_leaves(found.config, {**leaves(found.config), **overrides})
+    session = open_recipe(found, config)
+    return train(session.experiment, session.leaves, Options(workdir, seed=seed, seeds=seeds, command="jaxdl.fit"))

@@ -33,6 +33,8 @@ def main(arguments: cli.Arguments) -> int:
     if flags.smoke and not flags.workdir:
         shutil.rmtree(workdir, ignore_errors=True)
     session = open_recipe(arguments.recipe, config, flags.precision, flags.init_from)
+    if flags.smoke:
+        session = dataclasses.replace(session, experiment=shortened(session.experiment))
     options = Options(
         workdir=workdir, seed=flags.seed, seeds=flags.seeds, seeds_mode=flags.seeds_mode, parallel=flags.parallel,
         fsdp=flags.fsdp, precision=flags.precision, overwrite=flags.overwrite, command=arguments.command,
@@ -66,12 +68,12 @@ def live_line(experiment: Any) -> Any:
     """The engine's watcher: one live line, with the newest training and validation numbers together."""
     from jaxdl.engine.progress import Progress
 
-    class Live(Progress):
-        metrics: dict[str, float] = {}
+    newest: dict[str, float] = {}
 
+    class Live(Progress):
         def update(self, step, total, metrics, items_per_second=0.0):
-            self.metrics = {**self.metrics, **{k: v for k, v in metrics.items() if "_norm/" not in k}}
-            super().update(step, total, self.metrics, items_per_second)
+            newest.update({name: value for name, value in metrics.items() if "_norm/" not in name})
+            super().update(step, total, newest, items_per_second)
 
     return Live(sys.stdout, items=experiment.items)
 
@@ -88,6 +90,12 @@ def smoke(config: Any) -> Any:
     if hasattr(config, "data") and hasattr(config.data, "limit"):
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, limit=config.data.limit or 256))
     return config
+
+
+def shortened(experiment: Any) -> Any:
+    """No phase longer than the last one of a smoke run."""
+    phases = tuple(dataclasses.replace(phase, steps=min(phase.steps, experiment.train.steps)) for phase in experiment.phases)
+    return dataclasses.replace(experiment, phases=phases)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def build(config: Config) -> Experiment:
 
     train, held = config.train, max(2, config.data.days // 5)
     task = regression(MLP(features=(), num_classes=1), make_optimizer(config.optimizer, train.steps), (2,))
-    splits = {"train": days(config.data, config.data.days, 0), "validation": days(config.data, held, 1), "test": days(config.data, held, 2)}
+    counts = {"train": config.data.days, "validation": held, "test": held}
+    splits = {name: days(config.data, count, seed) for seed, (name, count) in enumerate(counts.items())}
     phase = Phase(
         name="train",
         task=task,

@@ -41,7 +41,8 @@ def permuted_index(key: jax.Array, position: Any, n: int) -> Any:
     words = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
     if isinstance(position, jax.Array):
         return _permute(words, position.astype(jnp.uint32), n, jnp).astype(jnp.int32)
-    return _permute(jax.device_get(words), np.asarray(position).astype(np.uint32), n, np).astype(np.int32)
+    with np.errstate(over="ignore"):  # NumPy warns of what is meant here, arithmetic modulo 2^32, for scalars alone
+        return _permute(jax.device_get(words), np.asarray(position).astype(np.uint32), n, np).astype(np.int32)
 
 
 @functools.cache

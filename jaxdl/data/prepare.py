@@ -64,8 +64,8 @@ def _build(name: str, folder: Path, manual_dir: str) -> None:
     except OSError as error:
         if _is_network(error):
             raise UserError(
-                f"{name} could not be downloaded ({_first_line(error)}); try again with a network, or give the files by "
-                f"--manual_dir=DIR: {files}"
+                f"{name} could not be downloaded ({_first_line(error)}); try again with a network, or give the files "
+                f"by --manual_dir=DIR: {files}"
             ) from error
         raise UserError(f"{name} could not be written to {folder}: {_first_line(error)}") from error
     except Exception as error:  # TFDS has its own kinds for checksums and failed downloads

@@ -174,7 +174,9 @@ def typed(leaf: Array, template: Array) -> Array:
 
 def _key_impl(template) -> str:
     found: list = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), template)  # a mere shape tells it only to a tracer
+    jax.eval_shape(
+        lambda key: found.append(jax.random.key_impl(key)), template
+    )  # a mere shape tells it only to a tracer
     return found[0]
 
 

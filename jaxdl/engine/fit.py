@@ -68,7 +68,7 @@ def fit(experiment: Experiment, config: dict[str, Any], options: Options, watche
         if options.seeds is not None:
             group.write_json("config.json", {**config, "seed": options.seed})
         SeedRuns(experiment, options, watcher, group, seeds, folders).run(todo)
-        records = [folder.read_json("record.json") for folder in folders]
+        records = [folder.read_json("record.json") or {} for folder in folders]
         found = None
         if options.seeds is not None:
             done = [i for i, record in enumerate(records) if record["status"] == "done"]
@@ -122,7 +122,9 @@ def load_networks(workdir: str) -> tuple[dict[str, np.ndarray], str]:
     """
     restored = Checkpoints(RunFolder(workdir).path / "checkpoints").newest()
     if restored is None:
-        raise UserError(f"{workdir} has no checkpoint to start from: give the folder of one trained run (or of one seed)")
+        raise UserError(
+            f"{workdir} has no checkpoint to start from: give the folder of one trained run (or of one seed)"
+        )
     arrays = restored[0]
     found = {name.removeprefix("best/"): array[0] for name, array in arrays.items() if name.startswith("best/")}
     if not found:
@@ -173,6 +175,5 @@ def _with_best(state: Any, best: Any) -> Any:
         return state
     nets = {}
     for name, net in state.nets.items():
-        params = best[name]["params"]
-        nets[name] = net.replace(params=params, stats=best[name]["stats"], ema=None if net.ema is None else params)
+        nets[name] = net.holding(best[name]["params"], best[name]["stats"])
     return state.replace(nets=nets)

@@ -34,7 +34,9 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make the workdir {self.path}: {error.strerror}; choose another --workdir") from error
+            raise UserError(
+                f"cannot make the workdir {self.path}: {error.strerror}; choose another --workdir"
+            ) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise UserError(f"cannot write to the workdir {self.path}: choose another --workdir")
 
@@ -49,7 +51,9 @@ class RunFolder:
         try:
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(f"cannot write to the workdir {self.path}: {error.strerror}; choose another --workdir") from error
+            raise UserError(
+                f"cannot write to the workdir {self.path}: {error.strerror}; choose another --workdir"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -94,7 +98,7 @@ class RunFolder:
             for path in self.path.glob(f".{name}.*"):
                 path.unlink(missing_ok=True)
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
+    def read_json(self, name: str) -> Any:
         """A JSON file's object, None if it is not there.
 
         Raises:
@@ -149,7 +153,9 @@ class RunFolder:
         for _ in range(count):
             end = data.find(b"\n", end) + 1
             if end == 0:
-                raise UserError(f"{path} has fewer than the {count} rows its checkpoint knows of: it was changed; --overwrite")
+                raise UserError(
+                    f"{path} has fewer than the {count} rows its checkpoint knows of: it was changed; --overwrite"
+                )
         if end < len(data):
             with open(path, "r+b") as file:
                 file.truncate(end)
@@ -222,5 +228,7 @@ def plain(value: Any) -> Any:
 
 def _cannot_write(path: pathlib.Path, error: OSError) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"the disk is full: {path} was not written; earlier steps are intact, free some space and run again")
+        return UserError(
+            f"the disk is full: {path} was not written; earlier steps are intact, free some space and run again"
+        )
     return UserError(f"cannot write {path}: {error.strerror}; choose another --workdir")

@@ -51,14 +51,19 @@ class Repeated:
         return self
 
 
+def first_batch(source: Any, seed: int) -> dict[str, jax.Array]:
+    """Batch 0 of a training source, augmented; its order and noise are drawn from `seed`."""
+    key = jax.random.key(seed)
+    return jax.jit(_batch)(source.stage(0, 1, key), key)
+
+
 def first_look(experiment: Experiment, seed: int) -> Look:
     """Evaluates and probes the untrained network of the first phase."""
     phase = experiment.phases[0]
     program = Program(phase, Layout(devices=tuple(jax.local_devices()[:1])), 1)
     state = program.init(stream((seed,), "init", 0))
     keys = stream((seed,), "evaluation", 0)
-    source = phase.source.stage(0, 1, jax.random.key(seed))
-    one = Repeated(source.batch(jnp.int32(0), jax.random.key(seed)), phase.source.batch_size)
+    one = Repeated(first_batch(phase.source, seed), phase.source.batch_size)
     metrics = means(program.evaluate(state, one, keys), 0)
     norms: dict[str, float] = {}
     if hasattr(phase.task, "probe"):
@@ -70,8 +75,7 @@ def first_look(experiment: Experiment, seed: int) -> Look:
 def overfit(experiment: Experiment, seed: int, steps: int, folder: str) -> tuple[float, float]:
     """Trains on the first batch alone; the training loss over the first and over the last tenth of the steps."""
     phase = experiment.phases[0]
-    batch = phase.source.stage(0, 1, jax.random.key(seed)).batch(jnp.int32(0), jax.random.key(seed))
-    one = Repeated(batch, phase.source.batch_size)
+    one = Repeated(first_batch(phase.source, seed), phase.source.batch_size)
     phase = dataclasses.replace(phase, source=one, steps=steps, evaluations={}, objective=None, patience=0, stop=None)
     every = max(1, steps // 10)
     train = dataclasses.replace(
@@ -83,3 +87,7 @@ def overfit(experiment: Experiment, seed: int, steps: int, folder: str) -> tuple
     Trainer(small, layout).run((seed,), [run], Checkpoints(pathlib.Path(folder) / "checkpoints"))
     losses = [row["loss"] for row in run.rows() if row["split"] == "train"]
     return losses[0], losses[-1]
+
+
+def _batch(source, key):
+    return source.batch(jnp.int32(0), key)

@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from jaxdl.engine.experiment import Experiment, Phase
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.payload import all_finite, one_seed, pack, unpack, without_poison
 from jaxdl.engine.position import Position
-from jaxdl.engine.program import Program, means, stream
+from jaxdl.engine.program import Program, means, stream, transferred
 from jaxdl.engine.record import Trained
 from jaxdl.engine.signals import Interrupted, Signals
 from jaxdl.engine.staging import Stager
@@ -142,7 +141,7 @@ class _Run:
             return
         state = self.program.init(stream(self.seeds, "init", index))
         if old is not None and self.phase.transfer is not None:
-            state = _transfer(self.phase.transfer, old, state, stream(self.seeds, "transfer", index))
+            state = transferred(self.phase.transfer, old, state, stream(self.seeds, "transfer", index))
         start = jnp.asarray(self.position.start, jnp.int32)
         self.state = self.layout.place(state.replace(step=start), self.program.template)
         if self._keeps_best():
@@ -152,7 +151,9 @@ class _Run:
         """All phases from here to the end."""
         while True:
             self._train_phase()
-            if self.position.phase + 1 == len(self.experiment.phases) or not any(map(self.position.alive, range(len(self.seeds)))):
+            if self.position.phase + 1 == len(self.experiment.phases) or not any(
+                map(self.position.alive, range(len(self.seeds)))
+            ):
                 break
             old = self._judged_state()
             old = old.replace(local=())
@@ -202,7 +203,9 @@ class _Run:
     def _chunk_length(self) -> int:
         """Steps up to the next thing to do, but no more than take about CHUNK_SECONDS."""
         t, train = self.position.t, self.experiment.train
-        left = [self.phase.steps - t] + [every - t % every for every in (train.log_every, train.eval_every, train.checkpoint_every)]
+        left = [self.phase.steps - t] + [
+            every - t % every for every in (train.log_every, train.eval_every, train.checkpoint_every)
+        ]
         if self.step_seconds is None:
             affordable = 1 if t == 0 else 8
         else:
@@ -240,8 +243,10 @@ class _Run:
 
     def _measure(self, count: int, seconds: float) -> None:
         self.chunks += 1
-        self.step_seconds = seconds / count if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * seconds / count
-        size = getattr(self.phase.source, "batch_size", None) or getattr(self.phase.task, "items_per_step", 1)
+        self.step_seconds = (
+            seconds / count if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * seconds / count
+        )
+        size: int = getattr(self.phase.source, "batch_size", 0) or getattr(self.phase.task, "items_per_step", 1)
         self.trained_items += count * size * sum(map(self.position.active, range(len(self.seeds))))
         self.trained_seconds += seconds
 
@@ -270,7 +275,9 @@ class _Run:
         if hasattr(phase.task, "probe"):
             start = np.array(position.start, np.int32)
             source = self.trainer.stager.stage(phase.source, position.t, 1, position.t + 1, self.data_keys)
-            self._log("probe", self.program.probe(self.state, source, self.data_keys, self.evaluation_keys, start), position.t)
+            self._log(
+                "probe", self.program.probe(self.state, source, self.data_keys, self.evaluation_keys, start), position.t
+            )
         if not phase.evaluations:
             return
         found: list[dict[str, float]] = [{} for _ in self.seeds]
@@ -312,7 +319,9 @@ class _Run:
         for i in range(len(self.seeds)):
             if position.alive(i) and not all_finite(arrays, i):
                 position.diverged[i] = position.global_step(i)
-                self.trainer.watcher.say(f"seed {self.seeds[i]}: parameters are not finite at step {position.diverged[i]}")
+                self.trainer.watcher.say(
+                    f"seed {self.seeds[i]}: parameters are not finite at step {position.diverged[i]}"
+                )
         self._keep_good()
         dead = [i for i in range(len(self.seeds)) if not position.alive(i)]
         if len(dead) == len(self.seeds):
@@ -331,8 +340,10 @@ class _Run:
             return
         self.kept |= dead
         restored = self.checkpoints.newest()
-        for i in dead if restored else ():
-            arrays, metadata = restored
+        if restored is None:
+            return
+        arrays, metadata = restored
+        for i in dead:
             position = Position.from_json(metadata["position"])
             if position.alive(i):
                 own = Checkpoints(self.folders[i].path / "checkpoints", say=self.trainer.watcher.say)
@@ -359,7 +370,9 @@ class _Run:
         metrics: list[dict[str, float]] = [{} for _ in self.seeds]
         for i, folder in enumerate(self.folders):
             last = [row for row in folder.rows() if row["split"] == "train"][-1:]
-            metrics[i].update({f"train/{k}": v for row in last for k, v in row.items() if k not in ("step", "phase", "split")})
+            metrics[i].update(
+                {f"train/{k}": v for row in last for k, v in row.items() if k not in ("step", "phase", "split")}
+            )
         for split, source in {**self.phase.evaluations, **self.experiment.final}.items():
             if self.signals.pending:
                 raise Interrupted
@@ -373,16 +386,12 @@ class _Run:
         settled = self._settled()
         rate = self.trained_items / self.trained_seconds if self.trained_seconds else 0.0
         return Trained(
-            position=self.position, state=self.layout.gather(self.state), judged=self.layout.gather(state), metrics=metrics,
-            items_per_second=rate, seconds=settled.elapsed, compile_seconds=settled.compile,
+            position=self.position,
+            state=self.layout.gather(self.state),
+            judged=self.layout.gather(state),
+            metrics=metrics,
+            items_per_second=rate,
+            seconds=settled.elapsed,
+            compile_seconds=settled.compile,
             objective=self.phase.objective[0] if self.phase.objective else None,
         )
-
-
-def _transfer(function: Callable, old: State, fresh: State, keys: np.ndarray) -> State:
-    old, fresh = jax.tree.map(jnp.asarray, (old, fresh))
-
-    def one(args):
-        return function(args[0], args[1], jax.random.wrap_key_data(args[2]))
-
-    return jax.jit(lambda *args: jax.lax.map(one, args))(old, fresh, jnp.asarray(keys))

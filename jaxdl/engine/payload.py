@@ -55,7 +55,9 @@ def without_poison(arrays: dict[str, np.ndarray], seeds: list[int]) -> dict[str,
     for name, array in arrays.items():
         if seeds and jnp.issubdtype(array.dtype, jnp.floating):
             array = np.array(array)
-            array[seeds] = np.where(np.isfinite(array[seeds].astype(np.float32)), array[seeds], np.zeros((), array.dtype))
+            array[seeds] = np.where(
+                np.isfinite(array[seeds].astype(np.float32)), array[seeds], np.zeros((), array.dtype)
+            )
         cleaned[name] = array
     return cleaned
 

@@ -95,10 +95,8 @@ class Position:
         """Notes an evaluation's objective for seed `i`; True if it is the best so far (a value that is no number never is)."""
         best = self.best_value[i]
         sign = 1.0 if mode == "min" else -1.0
-        usable = value is not None and math.isfinite(value)
-        improved = usable and (best is None or sign * value < sign * best)
-        if improved:
-            self.best_value[i], self.best_step[i], self.waiting[i] = value, self.global_step(i), 0
-        else:
+        if value is None or not math.isfinite(value) or (best is not None and sign * value >= sign * best):
             self.waiting[i] += 1
-        return bool(improved)
+            return False
+        self.best_value[i], self.best_step[i], self.waiting[i] = value, self.global_step(i), 0
+        return True

@@ -8,6 +8,8 @@ with shardings or pmap (devices), donation.
 import dataclasses
 import functools
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +63,7 @@ class Program:
 
     def zero_sums(self) -> dict[str, Mean]:
         """Empty metric sums, [S] each, on the devices."""
-        zeros = np.zeros(self.seeds, np.float32)
+        zeros: Any = np.zeros(self.seeds, np.float32)
         return self.device_sums({name: Mean(zeros, zeros) for name in self.metric_names})
 
     def host_sums(self, sums: dict[str, Mean]) -> dict[str, Mean]:
@@ -155,7 +157,8 @@ class Program:
 
     def _train(self, source, state, sums, data_key, step_key, start, count):
         def body(_, carry):
-            return self._step(source, *carry, data_key, step_key, start)
+            state, sums, bad = carry
+            return self._step(source, state, sums, bad, data_key, step_key, start)
 
         return lax.fori_loop(0, count, body, (state, sums, jnp.int32(-1)))
 
@@ -195,13 +198,14 @@ class Program:
 
     def _vmapped_train(self, state, sums, source, data_keys, step_keys, start, counts):
         # step stays one scalar: a batched one would turn each cond of a task into a select
-        axes = State(step=None, nets=0, local=0, hyper=0, extra=0)
+        axes: Any = State(step=None, nets=0, local=0, hyper=0, extra=0)  # type: ignore[arg-type]
         source_axis = None if self._shared(source) else 0
         step = jax.vmap(self._step, in_axes=(source_axis, axes, 0, 0, 0, 0, None), out_axes=(axes, 0, 0))
         first = state.replace(step=state.step[0])
 
         def body(_, carry):
-            return step(source, *carry, data_keys, step_keys, start[0])
+            state, sums, bad = carry
+            return step(source, state, sums, bad, data_keys, step_keys, start[0])
 
         bad = jnp.full((self.seeds,), -1, jnp.int32)
         state, sums, bad = lax.fori_loop(0, counts.max(), body, (first, sums, bad))
@@ -233,8 +237,7 @@ class Program:
         def seeds(state, best):
             nets = {}
             for name, net in state.nets.items():
-                params = best[name]["params"]
-                nets[name] = net.replace(params=params, stats=best[name]["stats"], ema=None if net.ema is None else params)
+                nets[name] = net.holding(best[name]["params"], best[name]["stats"])
             return state.replace(nets=nets)
 
         return self._spread(seeds, placed=2, common=0, outputs="state")
@@ -256,7 +259,9 @@ class Program:
             return mapped(source, *per_seed)
         split = PartitionSpec("seed")
         specs = (PartitionSpec() if shared else split,) + (split,) * len(per_seed)
-        return jax.shard_map(mapped, mesh=self.layout.seed_mesh, in_specs=specs, out_specs=split, check_vma=False)(source, *per_seed)
+        return jax.shard_map(mapped, mesh=self.layout.seed_mesh, in_specs=specs, out_specs=split, check_vma=False)(
+            source, *per_seed
+        )
 
     def _spread(self, function, *, placed: int, common: int, donate=(), outputs="sums"):
         """Compiles for the layout a function of `placed` arguments on the devices and `common` ones alike everywhere."""
@@ -291,7 +296,7 @@ def _apart(read, always):
     return lax.cond(always, read, lambda: zeros)
 
 
-def adopt(state: State, initial: dict | None) -> State:
+def adopt(state: State, initial: Mapping | None) -> State:
     """`state` with the parameters and statistics of another run wherever name and shape fit.
 
     Raises:
@@ -313,9 +318,18 @@ def adopt(state: State, initial: dict | None) -> State:
         raise UserError("--init_from: no parameter of that run has a name and shape of this model's")
     found = {}
     for name, net in state.nets.items():
-        params = nets[name]["params"]
-        found[name] = net.replace(params=params, stats=nets[name]["stats"], ema=None if net.ema is None else params)
+        found[name] = net.holding(nets[name]["params"], nets[name]["stats"])
     return state.replace(nets=found)
+
+
+def transferred(function: Callable, old: State, fresh: State, keys: np.ndarray) -> State:
+    """`function(old, fresh, key)` for each seed: a phase's first State [S, ...]."""
+    old, fresh = jax.tree.map(jnp.asarray, (old, fresh))
+
+    def one(args):
+        return function(args[0], args[1], jax.random.wrap_key_data(args[2]))
+
+    return jax.jit(lambda *args: jax.lax.map(one, args))(old, fresh, jnp.asarray(keys))
 
 
 def judged_nets(state: State) -> dict:

@@ -42,7 +42,9 @@ class Trained:
     objective: str | None = None
 
 
-def first_record(name: str, seed: int, reported: str, template: PyTree, program: dict, command: str, data: dict) -> dict:
+def first_record(
+    name: str, seed: int, reported: str, template: PyTree, program: dict, command: str, data: dict
+) -> dict:
     """record.json of a run that has just begun: every key, with nothing measured yet.
 
     Args:
@@ -77,11 +79,14 @@ def outcome(trained: Trained, k: int) -> dict:
 
     A run that diverged reports no parameters, so it has neither metrics nor digests.
     """
-    position, times = trained.position, {
-        "wall_time_s": trained.seconds,
-        "compile_time_s": trained.compile_seconds,
-        "items_per_second": trained.items_per_second,
-    }
+    position, times = (
+        trained.position,
+        {
+            "wall_time_s": trained.seconds,
+            "compile_time_s": trained.compile_seconds,
+            "items_per_second": trained.items_per_second,
+        },
+    )
     best = None
     if position.best_value[k] is not None:
         best = {"step": position.best_step[k], "metric": trained.objective, "value": position.best_value[k]}
@@ -133,7 +138,9 @@ def git_facts() -> dict:
     root = pathlib.Path(__file__).resolve().parents[2]
 
     def git(*arguments):
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
         return done.stdout.strip()
 
     try:

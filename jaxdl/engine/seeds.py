@@ -73,7 +73,11 @@ class SeedRuns:
             return [([i], True) for i in todo]
         own = [i for i in todo if i not in begun and self._own(i).steps()]
         new = [i for i in todo if i not in begun and i not in own]
-        return [(group, False) for group in (begun,) if group] + [([i], True) for i in own] + [(g, False) for g in (new,) if g]
+        return (
+            [(group, False) for group in (begun,) if group]
+            + [([i], True) for i in own]
+            + [(g, False) for g in (new,) if g]
+        )
 
     def _mode(self, layout: Layout) -> str:
         asked = self.options.seeds_mode
@@ -134,6 +138,6 @@ class SeedRuns:
         facts = program_facts(trainer.layout, self._mode(trainer.layout), options.precision)
         template = trainer.program(len(experiment.phases) - 1, 1).template
         record = first_record(
-            experiment.name, self.seeds[i], experiment.reported, template, facts, options.command, experiment.data
+            experiment.name, self.seeds[i], experiment.reported, template, facts, options.command, dict(experiment.data)
         )
         self.folders[i].write_json("record.json", {**record, **values})

@@ -1,6 +1,6 @@
 """The one pytree that training changes, and the metrics that add up."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,10 @@ from flax import struct
 
 Array = jax.Array
 PyTree = Any
+Leaf = Any  # an array, and what stands for one: a NumPy array, a shape, an axis of vmap
 
 
-@struct.dataclass
-class Mean:
+class Mean(struct.PyTreeNode):
     """A metric as total and count: adds over steps, is summed over devices, and is divided last, on the host.
 
     Attributes:
@@ -19,8 +19,12 @@ class Mean:
       count: how many values were summed, scalar float32.
     """
 
-    total: Array
-    count: Array
+    total: Leaf
+    count: Leaf
+
+    if TYPE_CHECKING:  # flax adds it
+
+        def replace(self, **changes: Any) -> "Mean": ...
 
     @classmethod
     def of(cls, values: Array, mask: Array | None = None) -> "Mean":
@@ -32,18 +36,32 @@ class Mean:
         return cls(jnp.where(mask > 0, values, 0.0).sum(), mask.astype(jnp.float32).sum())
 
 
-@struct.dataclass
-class Net:
-    """One network: parameters, running statistics, optimiser state and, where asked for, the parameters' moving average."""
+class Net(struct.PyTreeNode):
+    """One network.
+
+    Attributes:
+      params: parameters.
+      stats: running statistics of batch norm.
+      opt: the optimiser's state.
+      ema: moving averages (params, stats), or None. The statistics are averaged too, because those of the newest
+        parameters do not fit averaged ones.
+    """
 
     params: PyTree
     stats: PyTree = struct.field(default_factory=dict)
     opt: PyTree = ()
     ema: PyTree = None
 
+    def holding(self, params: PyTree, stats: PyTree) -> "Net":
+        """This network with other parameters and statistics, its averages too."""
+        return self.replace(params=params, stats=stats, ema=None if self.ema is None else (params, stats))
 
-@struct.dataclass
-class State:
+    if TYPE_CHECKING:
+
+        def replace(self, **changes: Any) -> "Net": ...
+
+
+class State(struct.PyTreeNode):
     """Everything that changes during training; what is not in it is not state.
 
     Attributes:
@@ -54,8 +72,12 @@ class State:
       extra: what is left, the same on every device: target networks, ...
     """
 
-    step: Array
-    nets: dict[str, Net]
+    step: Leaf
+    nets: PyTree
     local: PyTree = ()
-    hyper: dict[str, Array] = struct.field(default_factory=dict)
+    hyper: PyTree = struct.field(default_factory=dict)
     extra: PyTree = ()
+
+    if TYPE_CHECKING:
+
+        def replace(self, **changes: Any) -> "State": ...

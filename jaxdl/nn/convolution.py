@@ -31,6 +31,8 @@ Ints = tuple[int, ...]
 
 # Unfolded arrays above this many elements (256 MB in float32) would cost more than the matrix product saves.
 _LARGEST_UNFOLDED = 1 << 26
+# XLA:CPU has a fast kernel (YNNPACK's) for convolutions with this many channels on one side; jax 0.10.
+_FAST_CHANNELS = 32
 _LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
@@ -81,6 +83,12 @@ def convolution(
     pads = explicit_padding(padding, x.shape[1:-1], kernel.shape[:-2], strides, dilation)
     if groups > 1:
         return _plain(x, kernel, strides, pads, (1,) * rank, dilation, groups)
+    windows = math.prod(_output_sizes(x, kernel, strides, pads, (1,) * rank, dilation)) * math.prod(kernel.shape[:-2])
+    if x.shape[-1] == 1 and 0 < x.shape[0] * windows <= _LARGEST_UNFOLDED:
+        geometry: dict[str, Any] = {"strides": strides, "pads": pads, "dilation": dilation}
+        product = functools.partial(_convolve_one_channel, **geometry)
+        plain = functools.partial(_plain, inflation=(1,) * rank, **geometry)
+        return lax.platform_dependent(x, kernel, cpu=product, default=plain)
     return _convolve(x, kernel, strides, pads, (1,) * rank, dilation)
 
 
@@ -125,126 +133,160 @@ def _plain(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _convolve(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
     """The convolution of x, with inflation − 1 zeros between its elements, with a dilated kernel."""
-    if x.shape[-1] == 1 and _unfolded_size(x, kernel, strides, pads, inflation, dilation) <= _LARGEST_UNFOLDED:
-        geometry: dict[str, Any] = {"strides": strides, "pads": pads, "inflation": inflation, "dilation": dilation}
-        product = functools.partial(_unfolded_product, **geometry)
-        return lax.platform_dependent(x, kernel, cpu=product, default=functools.partial(_plain, **geometry))
-    return _plain(x, kernel, strides, pads, inflation, dilation)
+    plain = functools.partial(_plain, strides=strides, pads=pads, inflation=inflation, dilation=dilation)
+    # a value that is stored, not computed again in every copy that the unfolding makes
+    x = lax.optimization_barrier(x)
+    if _is_narrow(x.shape[-1], kernel.shape[-1], kernel.shape[-3]) and _is_unit(strides):
+        unfolded = functools.partial(_convolve_unfolded, pads=pads, inflation=inflation, dilation=dilation)
+        return lax.platform_dependent(x, kernel, cpu=unfolded, default=plain)
+    return plain(x, kernel)
 
 
 def _convolve_forward(x: Array, kernel: Array, *geometry: Any) -> tuple[Array, tuple[Array, Array]]:
+    x = lax.optimization_barrier(x)
     return _convolve(x, kernel, *geometry), (x, kernel)
 
 
 def _convolve_backward(
     strides: Ints, pads: Pads, inflation: Ints, dilation: Ints, saved: tuple[Array, Array], g: Array
 ) -> tuple[Array, Array]:
+    geometry: dict[str, Any] = {"strides": strides, "pads": pads, "inflation": inflation, "dilation": dilation}
+
+    def transposed(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        by_x = jax.linear_transpose(lambda x: _plain(x, kernel, **geometry), x)(g)[0]
+        return by_x, jax.linear_transpose(lambda kernel: _plain(x, kernel, **geometry), kernel)(g)[0]
+
     x, kernel = saved
-    rank = len(strides)
-    turned = jnp.swapaxes(jnp.flip(kernel, range(rank)), -1, -2)
+    if min(x.size, g.size) == 0:
+        return transposed(x, kernel, g)
+    return lax.platform_dependent(x, kernel, g, cpu=functools.partial(_gradients, **geometry), default=transposed)
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _gradients(
+    x: Array, kernel: Array, g: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
+) -> tuple[Array, Array]:
+    """Gradients by x [B, *S, C] and by the kernel [*K, C, O] from the output's gradient g [B, *S', O]."""
+    size, inputs, outputs = kernel.shape[:-2], x.shape[-1], kernel.shape[-1]
+    g = lax.optimization_barrier(g)
+    back = _back_padding(x, kernel, g, strides, pads, inflation, dilation)
     # the barrier keeps XLA from folding the transpose back into a convolution that it only runs naively
-    turned = lax.optimization_barrier(turned)
+    turned = lax.optimization_barrier(jnp.swapaxes(jnp.flip(kernel, range(len(size))), -1, -2))
+    largest = max(g.size * math.prod(size[:-1]), x.size * math.prod(inflation) * size[-1])
+    if not _is_unit(strides) or largest > _LARGEST_UNFOLDED:
+        by_x = _convolve(g, turned, inflation, back, strides, dilation)
+        return by_x, _as_convolution(x, g, size, strides, pads, inflation, dilation)
+    left = _unfold_last(x, size[-1], g.shape[-2], pads[-1][0], inflation, dilation[-1])
+    right = _unfold_leading(g, x, size, pads, inflation, dilation)
+    product = left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
+    product = product.reshape(size[-1], inputs, *size[:-1], outputs)
+    by_kernel = jnp.transpose(product, (*range(2, len(size) + 1), 0, 1, len(size) + 1))
+    if _is_narrow(inputs, outputs, math.prod(size[:-1])) and _is_unit(inflation):
+        # the leading taps are channels of `right` already: only the last axis is left to convolve
+        rows = jnp.flip(kernel, len(size) - 1).reshape(-1, size[-1], inputs, outputs)
+        rows = jnp.transpose(rows, (1, 0, 3, 2)).reshape(*(1,) * (len(size) - 1), size[-1], -1, inputs)
+        rows = lax.optimization_barrier(rows)
+        along_last = (*((0, 0),) * (len(size) - 1), back[-1])
+        return _convolve(right, rows, strides, along_last, inflation, dilation), by_kernel
+    return _convolve(g, turned, inflation, back, strides, dilation), by_kernel
+
+
+def _is_unit(steps: Ints) -> bool:
+    return all(step == 1 for step in steps)
+
+
+def _is_narrow(inputs: int, outputs: int, taps: int) -> bool:
+    """Whether XLA:CPU has no fast kernel (it needs 32 channels on one side) unless `taps` become channels."""
+    return max(inputs, outputs) < _FAST_CHANNELS <= taps * max(inputs, outputs) and inputs * taps >= _FAST_CHANNELS
+
+
+def _back_padding(
+    x: Array, kernel: Array, g: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
+) -> Pads:
+    """Padding of g in the convolution that gives the gradient by x."""
     back = []
     for i, (lo, _) in enumerate(pads):
         span = dilation[i] * (kernel.shape[i] - 1) + 1
         x_size, g_size = inflation[i] * (x.shape[i + 1] - 1) + 1, strides[i] * (g.shape[i + 1] - 1) + 1
         before = span - lo - 1
         back.append((before, x_size + span - 1 - g_size - before))
-    gradient_by_x = _convolve(g, turned, inflation, tuple(back), strides, dilation)
-    gradient_by_kernel = _gradient_by_kernel(x, g, kernel.shape[:-2], strides, pads, inflation, dilation)
-    return gradient_by_x, gradient_by_kernel
+    return tuple(back)
 
 
-_convolve.defvjp(_convolve_forward, _convolve_backward)
+def _unfold_last(x: Array, taps: int, positions: int, low: int, inflation: Ints, dilation: int) -> Array:
+    """x [B, ..., W, C] to [B, ..., W', taps·C]: the window along the last spatial axis under each of W' positions."""
+    channels, width = x.shape[-1], inflation[-1] * (x.shape[-2] - 1) + 1
+    along = [(0, 0, step - 1) for step in inflation[:-1]]
+    parts = []
+    for j in range(taps):
+        lo = low - j * dilation
+        across = (lo, positions - width - lo, inflation[-1] - 1)
+        parts.append([(0, 0, 0), *along, across, (j * channels, (taps - 1 - j) * channels, 0)])
+    return _sum_of_pads(x, parts)
 
 
-def _gradient_by_kernel(
-    x: Array, g: Array, size: Ints, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
-) -> Array:
-    """Gradient [*K, C, O] by the kernel from x [B, *S, C] and the output's gradient g [B, *S', O]."""
-    geometry: dict[str, Any] = {"strides": strides, "pads": pads, "inflation": inflation, "dilation": dilation}
-
-    def transposed(x: Array, g: Array) -> Array:
-        zeros = jnp.zeros((*size, x.shape[-1], g.shape[-1]), x.dtype)
-        return jax.linear_transpose(lambda kernel: _plain(x, kernel, **geometry), zeros)(g)[0]
-
-    if min(x.size, g.size) == 0:
-        return transposed(x, g)
-    if all(s == 1 for s in strides):
-        largest = max(g.size * math.prod(size[:-1]), x.size * math.prod(inflation) * size[-1])
-        product: Callable[..., Array] = functools.partial(_split_unfolding, size=size, **geometry)
-    else:
-        largest = g.size // g.shape[-1] * math.prod(size) * x.shape[-1]
-        product = functools.partial(_full_unfolding, size=size, **geometry)
-    if largest > _LARGEST_UNFOLDED:
-        product = functools.partial(_as_convolution, size=size, **geometry)
-    return lax.platform_dependent(x, g, cpu=product, default=transposed)
-
-
-def _pad(x: Array, pads: Pads, inflation: Ints) -> Array:
-    config = [(0, 0, 0), *((lo, hi, step - 1) for (lo, hi), step in zip(pads, inflation, strict=True)), (0, 0, 0)]
-    return lax.pad(x, jnp.zeros((), x.dtype), config)
-
-
-def _split_unfolding(
-    x: Array, g: Array, *, size: Ints, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
-) -> Array:
-    rank, inputs, outputs = len(size), x.shape[-1], g.shape[-1]
-    inner = (0, 0, 0)
-    # a sum of padded copies that do not overlap: XLA:CPU makes one vectorised loop of it, where it branches on every
-    # element of a concatenation (4 against 18 ms for [128, 32, 32, 16])
-    x, g = lax.optimization_barrier((x, g))
-    inflated = [step * (n - 1) + 1 for step, n in zip(inflation, x.shape[1:-1], strict=True)]
-    left = jnp.zeros((), x.dtype)
-    for j in range(size[-1]):
-        low = pads[-1][0] - j * dilation[-1]
-        across = (low, g.shape[-2] - inflated[-1] - low, inflation[-1] - 1)
-        along = [(0, 0, step - 1) for step in inflation[:-1]]
-        channels = (j * inputs, (size[-1] - 1 - j) * inputs, 0)
-        left = left + lax.pad(x, jnp.zeros((), x.dtype), (inner, *along, across, channels))
+def _unfold_leading(g: Array, x: Array, size: Ints, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
+    """g [B, *S', W', O] to [B, *S, W', taps·O]: under each row of x the rows of g that it met, one for each tap."""
+    channels = g.shape[-1]
     taps = list(itertools.product(*(range(k) for k in size[:-1])))
-    right = jnp.zeros((), g.dtype)
+    parts = []
     for t, tap in enumerate(taps):
-        # row r of g meets row r + tap·dilation − low of x
-        lows = [i * d - lo for i, d, (lo, _) in zip(tap, dilation[:-1], pads[:-1], strict=True)]
-        along = [(lo, inflated[i] - g.shape[i + 1] - lo, 0) for i, lo in enumerate(lows)]
-        channels = (t * outputs, (len(taps) - 1 - t) * outputs, 0)
-        right = right + lax.pad(g, jnp.zeros((), g.dtype), (inner, *along, inner, channels))
-    left, right = lax.optimization_barrier((left, right))
-    product = left.reshape(-1, size[-1] * inputs).T @ right.reshape(-1, len(taps) * outputs)
-    product = product.reshape(size[-1], inputs, *size[:-1], outputs)
-    return jnp.transpose(product, (*range(2, rank + 1), 0, 1, rank + 1))
+        config = [(0, 0, 0)]
+        for i, k in enumerate(tap):
+            lo = k * dilation[i] - pads[i][0]
+            config.append((lo, inflation[i] * (x.shape[i + 1] - 1) + 1 - g.shape[i + 1] - lo, 0))
+        parts.append([*config, (0, 0, 0), (t * channels, (len(taps) - 1 - t) * channels, 0)])
+    return _sum_of_pads(g, parts)
 
 
-def _unfold(x: Array, size: Ints, positions: Ints, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
-    """The window under each output position: [B, *S', prod(K)·C], taps in row-major order, channels innermost."""
-    x = _pad(x, pads, inflation)
-    taps = []
-    for tap in itertools.product(*(range(k) for k in size)):
-        start = [t * d for t, d in zip(tap, dilation, strict=True)]
-        stop = [a + s * (n - 1) + 1 for a, s, n in zip(start, strides, positions, strict=True)]
-        taps.append(lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1)))
-    return lax.optimization_barrier(jnp.concatenate(taps, -1))
+def _sum_of_pads(x: Array, configs: list[list[tuple[int, int, int]]]) -> Array:
+    # Copies that do not overlap. XLA:CPU makes one vectorised loop of the sum, where it branches on every element of a
+    # concatenation (4 against 18 ms for [128, 32, 32, 16]).
+    zero = jnp.zeros((), x.dtype)
+    total = lax.pad(x, zero, configs[0])
+    for config in configs[1:]:
+        total = total + lax.pad(x, zero, config)
+    return total
 
 
-def _full_unfolding(
-    x: Array, g: Array, *, size: Ints, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
-) -> Array:
-    windows = _unfold(x, size, g.shape[1:-1], strides, pads, inflation, dilation)
-    product = windows.reshape(-1, windows.shape[-1]).T @ g.reshape(-1, g.shape[-1])
-    return product.reshape(*size, x.shape[-1], g.shape[-1])
+def _convolve_unfolded(x: Array, kernel: Array, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
+    """With stride 1 and the taps of the last axis as channels."""
+    size, inputs, outputs = kernel.shape[:-2], x.shape[-1], kernel.shape[-1]
+    positions = _output_sizes(x, kernel, (1,) * len(size), pads, inflation, dilation)
+    x = _unfold_last(x, size[-1], positions[-1], pads[-1][0], inflation, dilation[-1])
+    inflation = (*(1,) * len(size),)
+    kernel = kernel.reshape(*size[:-1], 1, size[-1] * inputs, outputs)
+    return _plain(x, kernel, inflation, (*pads[:-1], (0, 0)), inflation, dilation)
 
 
-def _unfolded_product(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
-    positions = _output_sizes(x, kernel, strides, pads, inflation, dilation)
-    windows = _unfold(x, kernel.shape[:-2], positions, strides, pads, inflation, dilation)
-    return windows @ kernel.reshape(-1, kernel.shape[-1])
+def _convolve_one_channel(x: Array, kernel: Array, strides: Ints, pads: Pads, dilation: Ints) -> Array:
+    """As the product of all windows of x [B, *S, 1] with the kernel [*K, 1, O]; its gradients are products too."""
+    rank = len(strides)
+    windows = _pad(x, pads)[..., 0]
+    positions = _output_sizes(x, kernel, strides, pads, (1,) * rank, dilation)
+    for done, axis in enumerate(reversed(range(rank))):
+        spatial, taps = done + 1 + axis, []
+        for k in range(kernel.shape[axis]):
+            start = k * dilation[axis]
+            stop = start + strides[axis] * (positions[axis] - 1) + 1
+            taps.append(lax.slice_in_dim(windows, start, stop, strides[axis], spatial))
+        windows = lax.optimization_barrier(jnp.stack(taps))
+    windows = windows.reshape(math.prod(kernel.shape[:-2]), -1)
+    kernel = kernel.reshape(-1, kernel.shape[-1])
+    y = lax.dot_general(windows, kernel, (((0,), (0,)), ((), ())))
+    return y.reshape(x.shape[0], *positions, kernel.shape[-1])
+
+
+def _pad(x: Array, pads: Pads) -> Array:
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)])
 
 
 def _as_convolution(
-    x: Array, g: Array, *, size: Ints, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
+    x: Array, g: Array, size: Ints, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints
 ) -> Array:
-    """Channels as batch, batch as channels, g as the kernel: needs no memory for windows, 2 to 4 times slower."""
+    """Gradient by the kernel with channels as batch, batch as channels and g as the kernel."""
     rank = len(size)
     axes = tuple(range(1, rank + 1))
     x = lax.optimization_barrier(jnp.transpose(x, (rank + 1, *axes, 0)))
@@ -253,7 +295,7 @@ def _as_convolution(
     for i, (lo, _) in enumerate(pads):
         needed = dilation[i] * (size[i] - 1) + 1 + strides[i] * (g.shape[i + 1] - 1)
         fitted.append((lo, needed - (inflation[i] * (x.shape[i + 1] - 1) + 1) - lo))
-    product = _plain(x, kernel, dilation, tuple(fitted), inflation, strides)
+    product = _convolve(x, kernel, dilation, tuple(fitted), inflation, strides)
     return jnp.transpose(product, (*axes, 0, rank + 1))
 
 
@@ -263,10 +305,6 @@ def _output_sizes(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation:
         padded = inflation[i] * (x.shape[i + 1] - 1) + 1 + lo + hi
         sizes.append(max(0, (padded - dilation[i] * (kernel.shape[i] - 1) - 1) // strides[i] + 1))
     return tuple(sizes)
-
-
-def _unfolded_size(x: Array, kernel: Array, *geometry: Any) -> int:
-    return x.shape[0] * math.prod(_output_sizes(x, kernel, *geometry)) * math.prod(kernel.shape[:-1])
 
 
 class Conv(nn.Module):

@@ -59,7 +59,7 @@ class Supervised:
         """Parameters from `key`; see `Task.init`."""
         variables = self.model.init({"params": key, "noise": key}, jnp.zeros((2, *self.example)), train=False)
         params, stats = variables["params"], variables.get("batch_stats", {})
-        ema = params if self.ema_decay else None
+        ema = (params, stats) if self.ema_decay else None
         net = Net(params=params, stats=stats, opt=self.optimizer.init(params), ema=ema)
         return State(step=jnp.int32(0), nets={NET: net}, hyper=dict(hyper))
 
@@ -77,7 +77,7 @@ class Supervised:
             grads, net.opt, net.params, hyper=state.hyper, value=value, grad=grads, value_fn=value_fn
         )
         params = optax.apply_updates(net.params, updates)
-        ema = update_ema(net.ema, params, self.ema_decay, state.step) if self.ema_decay else net.ema
+        ema = update_ema(net.ema, (params, stats), self.ema_decay, state.step) if self.ema_decay else net.ema
         net = net.replace(params=params, stats=stats, opt=opt, ema=ema)
         return state.replace(nets={NET: net}), metrics
 
@@ -89,7 +89,7 @@ class Supervised:
     def for_evaluation(self, state: State) -> State:
         """The averaged parameters, where an average is kept."""
         net = state.nets[NET]
-        return state if net.ema is None else state.replace(nets={NET: net.replace(params=net.ema)})
+        return state if net.ema is None else state.replace(nets={NET: net.holding(*net.ema)})
 
     def predict(self, state: State, batch: Batch) -> dict[str, Array]:
         """What the network says of each row, in float32."""

@@ -25,6 +25,11 @@ def test_program_and_host_give_the_same_bits():
         np.testing.assert_array_equal(program, permuted_index(key, position, n))
 
 
+def test_a_single_position_is_looked_up():
+    order = permuted_index(jax.random.key(2), np.arange(30), 10)
+    assert [int(permuted_index(jax.random.key(2), i, 10)) for i in (0, 9, 25)] == order[[0, 9, 25]].tolist()
+
+
 def test_epochs_and_seeds_differ():
     n = 1000
     orders = [permuted_index(jax.random.key(s), np.arange(2 * n), n) for s in range(3)]

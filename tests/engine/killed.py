@@ -92,8 +92,13 @@ def main(root):
         resumed = [int(line.split()[-1]) for line in said if line.startswith("resuming")]
         happened.append(
             {
-                "signal": int(number), "code": code, "seconds": time.time() - began, "durable": before[-1:],
-                "resumed": resumed, "status": json.loads(record)["status"], "said": said,
+                "signal": int(number),
+                "code": code,
+                "seconds": time.time() - began,
+                "durable": before[-1:],
+                "resumed": resumed,
+                "status": json.loads(record)["status"],
+                "said": said,
             }
         )
         if code == 0:

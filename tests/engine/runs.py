@@ -46,7 +46,9 @@ def files(folder):
 def checkpoints(folder):
     """Names below checkpoints/, as numbers where they are steps."""
     names = [path.name for path in (pathlib.Path(folder) / "checkpoints").glob("*")]
-    return sorted((int(name) if name.isdigit() else name for name in names), key=lambda name: (isinstance(name, str), name))
+    return sorted(
+        (int(name) if name.isdigit() else name for name in names), key=lambda name: (isinstance(name, str), name)
+    )
 
 
 def rows(folder):

@@ -16,9 +16,12 @@ HERE = pathlib.Path(__file__).parent
 def measured(tmp_path_factory, compilation_cache):
     """What on_devices.py says."""
     environment = {
-        **os.environ, "PYTHONPATH": str(HERE.parents[1]), "JAX_PLATFORMS": "cpu",
+        **os.environ,
+        "PYTHONPATH": str(HERE.parents[1]),
+        "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_COMPILATION_CACHE_DIR": str(compilation_cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     command = [sys.executable, str(HERE / "on_devices.py"), str(tmp_path_factory.mktemp("devices"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)

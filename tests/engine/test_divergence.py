@@ -45,13 +45,18 @@ class Poisoned(Fragile):
         bad = (state.step == self.explode_at) & (state.extra < 0.5)
         params = jax.tree.map(lambda leaf: jnp.where(bad, jnp.nan, leaf), net.params)
         metrics = tiny.Regression(explode_at=-1).step(state, batch, key)[1]
-        after, _ = tiny.Regression(explode_at=-1).step(state.replace(nets={"model": net.replace(params=params)}), batch, key)
+        after, _ = tiny.Regression(explode_at=-1).step(
+            state.replace(nets={"model": net.replace(params=params)}), batch, key
+        )
         return after, metrics
 
 
 def fragile_seeds(count=8):
     """Which of the first seeds explode."""
-    values = [jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(stream((s,), "init", 0)[0]), 1)) for s in range(count)]
+    values = [
+        jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(stream((s,), "init", 0)[0]), 1))
+        for s in range(count)
+    ]
     return [float(value) < 0.5 for value in values]
 
 
@@ -106,7 +111,11 @@ def test_only_the_seed_that_explodes_diverges(mode, tmp_path):
     for seed in range(3):
         train(experiment, tmp_path / str(seed), seed=seed)
         folder = tmp_path / "all" / f"seed{seed}"
-        assert checkpoints(folder)[-1] == checkpoints(tmp_path / str(seed))[-1] == (5 if expected[seed] == "diverged" else 20)
+        assert (
+            checkpoints(folder)[-1]
+            == checkpoints(tmp_path / str(seed))[-1]
+            == (5 if expected[seed] == "diverged" else 20)
+        )
         if mode != "vmap":
             assert result(folder) == result(tmp_path / str(seed))
         stored = Checkpoints(folder / "checkpoints")
@@ -148,7 +157,9 @@ def test_a_diverged_seed_stays_so_over_an_interruption(tmp_path):
     train(experiment, tmp_path / "parts", seeds=3, seeds_mode="map")
     for seed in range(3):
         assert result(tmp_path / "parts" / f"seed{seed}") == result(tmp_path / "whole" / f"seed{seed}")
-        assert checkpoints(tmp_path / "parts" / f"seed{seed}")[-1] == checkpoints(tmp_path / "whole" / f"seed{seed}")[-1]
+        assert (
+            checkpoints(tmp_path / "parts" / f"seed{seed}")[-1] == checkpoints(tmp_path / "whole" / f"seed{seed}")[-1]
+        )
 
 
 def test_what_counts_as_poison():

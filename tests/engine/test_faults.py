@@ -35,7 +35,10 @@ def part(tmp_path):
 
 def arrays(seed=0):
     """Something to save that does not compress, so that a flipped bit is a flipped number."""
-    return {"a": np.random.default_rng(seed).normal(size=(40, 50)).astype(np.float32), "b": np.arange(7, dtype=np.int32)}
+    return {
+        "a": np.random.default_rng(seed).normal(size=(40, 50)).astype(np.float32),
+        "b": np.arange(7, dtype=np.int32),
+    }
 
 
 def flip(path, byte, bit=3):
@@ -144,7 +147,9 @@ def test_if_all_are_damaged_it_refuses_and_says_so(part):
 
 def test_another_shape_tree_or_dtype_is_refused(part):
     config = leaves(tiny.regression())
-    with pytest.raises(UserError, match=r"state/nets/model/params/w is float32\[1, 3\], expected float32\[1, 5\]") as error:
+    with pytest.raises(
+        UserError, match=r"state/nets/model/params/w is float32\[1, 3\], expected float32\[1, 5\]"
+    ) as error:
         train(tiny.regression(tiny.Regression(features=5)), part, config=config)
     one_line(error)
     with pytest.raises(UserError, match=r"state/nets/model/opt/0/count is missing"):
@@ -156,7 +161,9 @@ def test_another_shape_tree_or_dtype_is_refused(part):
     with pytest.raises(UserError, match=r"params/w is float16\[1, 3\], expected float32\[1, 3\]"):
         train(tiny.regression(), part)
     found.pop("state/nets/model/params/w")
-    stored.save(49, {**found, "state/nets/other": np.zeros(1)}, {name: metadata[name] for name in ("seeds", "position")})
+    stored.save(
+        49, {**found, "state/nets/other": np.zeros(1)}, {name: metadata[name] for name in ("seeds", "position")}
+    )
     with pytest.raises(UserError, match=r"params/w is missing; state/nets/other is not part of this model"):
         train(tiny.regression(), part)
 

@@ -19,8 +19,11 @@ def killed(tmp_path_factory, compilation_cache):
     """What killed.py did, and its folder."""
     root = tmp_path_factory.mktemp("killed")
     environment = {
-        **os.environ, "PYTHONPATH": str(HERE.parents[1]), "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(compilation_cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        **os.environ,
+        "PYTHONPATH": str(HERE.parents[1]),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     command = [sys.executable, str(HERE / "killed.py"), str(root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from runs import rows, train
+from runs import interrupt, rows, train
 
 from jaxdl.data.source import Resident
 from jaxdl.engine import loop
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.program import Program, means, stream
+from jaxdl.engine.state import Mean
 
 
 @contextlib.contextmanager
@@ -123,7 +124,7 @@ def test_the_last_partial_batch_is_counted_once(batch_size):
     sums = program.evaluate(state, source, stream((0, 1), "evaluation", 0))
     np.testing.assert_array_equal(sums["loss"].count, [45, 45])
     for seed in range(2):
-        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[seed], state.nets["model"].params)
+        params = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf, np.float64)[seed], state.nets["model"].params)
         expected = np.square(held_out["x"] @ params["w"] + params["b"] - held_out["y"]).mean()
         assert means(sums, seed)["loss"] == pytest.approx(expected, rel=1e-5)
 
@@ -146,7 +147,9 @@ def test_the_first_update_is_numpys(tmp_path):
     experiment = tiny.regression(tiny.Regression(noise=0.0), train=tiny.train_config(steps=1, log_every=1))
     phase = experiment.phases[0]
     program = Program(phase, Layout(devices=tuple(jax.devices()[:1])), 1)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[0], program.init(stream((0,), "init", 0)).nets["model"].params)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float64)[0], program.init(stream((0,), "init", 0)).nets["model"].params
+    )
     batch = phase.source.batch(0, jax.random.wrap_key_data(stream((0,), "data", 0)[0]))
     x, y = np.asarray(batch["x"], np.float64), np.asarray(batch["y"], np.float64)
     error = x @ params["w"] + params["b"] - y
@@ -163,3 +166,32 @@ def test_seeds_phases_and_kinds_have_keys_of_their_own():
     keys = {tuple(stream((seed,), kind, phase)[0]) for seed in range(4) for kind in kinds for phase in range(3)}
     assert len(keys) == 4 * 5 * 3
     np.testing.assert_array_equal(stream((3, 5), "data", 1)[1], stream((5,), "data", 1)[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dice(tiny.Regression):
+    """Shows what it is given: a number drawn from each key, the batch's first example, the step."""
+
+    def step(self, state, batch, key):
+        after, metrics = super().step(state, batch, key)
+        shown = {"key": jax.random.uniform(key), "first": batch["x"][0, 0], "counted": state.step}
+        return after, metrics | {name: Mean.of(value[None]) for name, value in shown.items()}
+
+
+def test_each_step_has_a_key_a_batch_and_a_number_of_its_own(tmp_path):
+    """Over two phases, interrupted in the second: the keys and batches that the streams say."""
+    config = tiny.train_config(steps=10, log_every=1, eval_every=100, checkpoint_every=3)
+    experiment = tiny.two_phases()
+    phases = tuple(dataclasses.replace(phase, task=Dice(), steps=10) for phase in experiment.phases)
+    experiment = dataclasses.replace(experiment, phases=phases, train=config)
+    interrupt(experiment, tmp_path, 14, seed=5)
+    train(experiment, tmp_path, seed=5)
+    found = [row for row in rows(tmp_path) if row["split"] == "train"]
+    assert [row["counted"] for row in found] == list(range(20))
+    assert len({row["key"] for row in found}) == 20
+    for index, row in enumerate(found):
+        phase, t = divmod(index, 10)
+        key = jax.random.fold_in(jax.random.wrap_key_data(stream((5,), "step", phase)[0]), index)
+        assert row["key"] == float(jax.random.uniform(key))
+        batch = phases[phase].source.batch(t, jax.random.wrap_key_data(stream((5,), "data", phase)[0]))
+        assert row["first"] == float(batch["x"][0, 0])

@@ -12,8 +12,24 @@ from jaxdl.engine.folder import RunFolder, differences, plain
 from jaxdl.engine.position import Position
 
 KEYS = {
-    "recipe", "status", "seed", "steps", "reported", "metrics", "best", "params_digest", "state_digest", "parameters",
-    "program", "wall_time_s", "compile_time_s", "items_per_second", "versions", "git", "command", "data",
+    "recipe",
+    "status",
+    "seed",
+    "steps",
+    "reported",
+    "metrics",
+    "best",
+    "params_digest",
+    "state_digest",
+    "parameters",
+    "program",
+    "wall_time_s",
+    "compile_time_s",
+    "items_per_second",
+    "versions",
+    "git",
+    "command",
+    "data",
 }
 
 
@@ -35,7 +51,9 @@ def test_a_record_has_the_keys_of_the_contract(folder):
     found = json.loads((folder / "record.json").read_text())
     assert set(found) == KEYS
     assert set(found["best"]) == {"step", "metric", "value"}
-    assert {"devices", "platform", "threads", "xla_flags", "parallel", "seeds_mode", "precision"} <= set(found["program"])
+    assert {"devices", "platform", "threads", "xla_flags", "parallel", "seeds_mode", "precision"} <= set(
+        found["program"]
+    )
     assert set(found["git"]) == {"commit", "dirty"}
     assert {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"} <= set(found["versions"])
     assert (found["status"], found["seed"], found["steps"], found["reported"]) == ("done", 0, 30, "best")
@@ -57,7 +75,10 @@ def test_best_is_the_best_evaluation_and_what_is_reported(folder):
     assert found["metrics"]["validation/loss"] == pytest.approx(validation[best], rel=1e-6)
     assert [row["step"] for row in rows if row["split"] == "test"] == [best]
     state = load_judged(best_is_early(), RunFolder(folder))
-    assert digest({name: {k: v[0] for k, v in net.params.items()} for name, net in state.nets.items()}) == found["params_digest"]
+    assert (
+        digest({name: {k: v[0] for k, v in net.params.items()} for name, net in state.nets.items()})
+        == found["params_digest"]
+    )
 
 
 def test_last_is_reported_where_the_experiment_says_so(tmp_path):
@@ -104,11 +125,20 @@ def test_a_position_survives_json():
 def test_differences_of_two_configurations():
     old = {"train.steps": 100, "a": 1, "gone": True}
     assert differences(old, {"train.steps": 200, "a": 1, "gone": True}, may_grow=True) == []
-    assert differences(old, {"train.steps": 200, "a": 1, "gone": True}, may_grow=False) == ["train.steps: 100 there, 200 here"]
+    assert differences(old, {"train.steps": 200, "a": 1, "gone": True}, may_grow=False) == [
+        "train.steps: 100 there, 200 here"
+    ]
     assert differences(old, {"train.steps": 50, "a": 2, "new": 1}, may_grow=True) == [
-        "a: 1 there, 2 here", "gone: True there, (none) here", "new: (none) there, 1 here", "train.steps: 100 there, 50 here",
+        "a: 1 there, 2 here",
+        "gone: True there, (none) here",
+        "new: (none) there, 1 here",
+        "train.steps: 100 there, 50 here",
     ]
 
 
 def test_json_has_no_numbers_that_are_none():
-    assert plain({"a": float("nan"), 1: [float("inf"), 2.5], "c": (1, None)}) == {"a": None, "1": [None, 2.5], "c": [1, None]}
+    assert plain({"a": float("nan"), 1: [float("inf"), 2.5], "c": (1, None)}) == {
+        "a": None,
+        "1": [None, 2.5],
+        "c": [1, None],
+    }

@@ -33,7 +33,7 @@ def test_the_same_run_twice_is_equal(name, once, tmp_path):
 
 
 @pytest.mark.parametrize("name", tiny.EXPERIMENTS)
-@pytest.mark.parametrize(("seconds", "largest"), [(1e-9, 1), (60.0, 3), (60.0, 4096)])
+@pytest.mark.parametrize(("seconds", "largest"), [(1e-9, 1), (60.0, 4096)])
 def test_chunk_length_does_not_matter(name, seconds, largest, once, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHUNK_SECONDS", seconds)
     monkeypatch.setattr(loop, "CHUNK_LARGEST", largest)
@@ -122,7 +122,9 @@ def test_interrupted_stream_equals_resident(once, tmp_path):
     resident = tiny.regression()
     source = resident.phases[0].source
     arrays = {name: np.asarray(array) for name, array in source.arrays.items()}
-    phase = dataclasses.replace(resident.phases[0], source=Streamed.of(arrays, source.batch_size, shuffle=True, capacity=4))
+    phase = dataclasses.replace(
+        resident.phases[0], source=Streamed.of(arrays, source.batch_size, shuffle=True, capacity=4)
+    )
     streamed = dataclasses.replace(resident, phases=(phase,))
     interrupt(streamed, tmp_path, 30)
     train(streamed, tmp_path)

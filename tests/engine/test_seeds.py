@@ -132,7 +132,9 @@ def test_the_second_phase_starts_from_the_best_of_the_first(tmp_path):
     experiment = coarse_to_fine()
     still = dataclasses.replace(experiment.phases[1], hyper={"learning_rate": 0.0})
     run = train(dataclasses.replace(experiment, phases=(experiment.phases[0], still)), tmp_path)
-    losses = {row["step"]: row["loss"] for row in rows(tmp_path) if (row["phase"], row["split"]) == ("coarse", "validation")}
+    losses = {
+        row["step"]: row["loss"] for row in rows(tmp_path) if (row["phase"], row["split"]) == ("coarse", "validation")
+    }
     assert min(losses.values()) < list(losses.values())[-1]  # the best was not the last
     assert run.records[0]["metrics"]["validation/loss"] == min(losses.values())
 
@@ -215,4 +217,8 @@ def test_summary_file_holds_the_records_metrics(tmp_path):
     for name, values in found["metrics"].items():
         assert values["values"] == [record(tmp_path / f"seed{seed}")["metrics"][name] for seed in (7, 8)]
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 7
-    assert json.loads((tmp_path / "seed8" / "config.json").read_text()) == {**leaves(experiment), "rate": 0.05, "seed": 8}
+    assert json.loads((tmp_path / "seed8" / "config.json").read_text()) == {
+        **leaves(experiment),
+        "rate": 0.05,
+        "seed": 8,
+    }

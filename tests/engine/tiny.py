@@ -166,8 +166,14 @@ def regression(task=None, patience=0, train=None, rate=0.05):
     source = Resident.of(data(features=features), train.batch_size, shuffle=True)
     held_out = Resident.of(data(45, features, 1), 16, shuffle=False)
     phase = Phase(
-        "train", task, source, train.steps, {"learning_rate": rate}, {"validation": held_out},
-        ("validation/loss", "min"), patience,
+        "train",
+        task,
+        source,
+        train.steps,
+        {"learning_rate": rate},
+        {"validation": held_out},
+        ("validation/loss", "min"),
+        patience,
     )
     return Experiment("tiny", (phase,), train, final={"test": Resident.of(data(37, features, 2), 16, shuffle=False)})
 

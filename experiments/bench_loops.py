@@ -1,0 +1,134 @@
+"""The engine's hot path without files, and what it is measured against: the same update compiled by hand.
+
+This file compiles updates itself, which otherwise only the engine does: it is what the engine is compared with.
+"""
+
+import functools
+import glob
+import re
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+from jaxdl.engine.devices import Layout
+from jaxdl.engine.experiment import Phase
+from jaxdl.engine.program import Program, stream
+from jaxdl.engine.staging import Stager
+
+# how the profiler calls the execution of one program on one CPU device
+_EXECUTION = re.compile(r"Executable::ExecuteHelper(OnSingleDevice)?$")
+
+
+class Engine:
+    """Chunks of a phase as the engine's loop dispatches them: stage, `Program.train`, wait. Keeps its State.
+
+    Args:
+      phase: what is trained, with seed 0, on one device.
+    """
+
+    def __init__(self, phase: Phase):
+        layout = Layout(devices=tuple(jax.local_devices()[:1]))
+        self.phase, self.program, self.stager = phase, Program(phase, layout, 1), Stager(layout)
+        self.data_keys, self.step_keys = stream((0,), "data", 0), stream((0,), "step", 0)
+        self.state = layout.place(self.program.init(stream((0,), "init", 0)), self.program.template)
+        self.start, self.steps = self._counts(0), 0
+
+    def __call__(self, steps: int) -> None:
+        """One chunk of `steps` updates."""
+        source = self.stager.stage(self.phase.source, self.steps, steps, 1 << 30, self.data_keys)
+        self.state, _, bad = self.program.train(
+            self.state, self.program.zero_sums(), source, self.data_keys, self.step_keys, self.start, self._counts(steps)
+        )
+        self.steps += steps
+        self.program.host_bad(bad)
+
+    @staticmethod
+    def _counts(value: int) -> Any:
+        import numpy as np
+
+        return np.full((1,), value, np.int32)
+
+
+class _ByHand:
+    """A phase's State and keys for one seed, without the engine's leading axis of seeds."""
+
+    def __init__(self, phase: Phase):
+        self.source = phase.source
+        self.task = phase.task
+        hyper = {name: jax.numpy.float32(value) for name, value in phase.hyper.items()}
+        self.state = jax.jit(self.task.init)(jax.random.key(0), hyper)
+        self.keys = (jax.random.key(1), jax.random.key(2))
+
+    def update(self, state: Any, source: Any, data_key: Any, step_key: Any) -> tuple[Any, Any]:
+        """One update and its metrics."""
+        batch = source.batch(state.step, data_key)
+        state, metrics = self.task.step(state, batch, jax.random.fold_in(step_key, state.step))
+        return state.replace(step=state.step + 1), metrics
+
+
+class Scan(_ByHand):
+    """The same updates as one jitted, donated `lax.scan` of fixed length that returns each step's metrics."""
+
+    def __init__(self, phase: Phase):
+        super().__init__(phase)
+        self.program = jax.jit(self._train, static_argnums=4, donate_argnums=0)
+
+    def _train(self, state, source, data_key, step_key, steps):
+        def body(state, _):
+            return self.update(state, source, data_key, step_key)
+
+        return lax.scan(body, state, None, length=steps)
+
+    def __call__(self, steps: int) -> None:
+        """`steps` updates in one program."""
+        self.state, metrics = self.program(self.state, self.source, *self.keys, steps)
+        jax.block_until_ready(metrics)
+
+
+class OneByOne(_ByHand):
+    """The same updates, each a jitted, donated program of its own, dispatched without waiting for the one before."""
+
+    def __init__(self, phase: Phase):
+        super().__init__(phase)
+        self.program = jax.jit(self.update, donate_argnums=0)
+
+    def __call__(self, steps: int) -> None:
+        """`steps` programs."""
+        metrics = None
+        for _ in range(steps):
+            self.state, metrics = self.program(self.state, self.source, *self.keys)
+        jax.block_until_ready(metrics)
+
+
+def executions(run: Callable[[], Any]) -> int:
+    """How many compiled programs one device executes during `run`, as JAX's profiler counts them (CPU only).
+
+    Raises:
+      LookupError: this version of JAX does not tell.
+    """
+    probe = jax.jit(lambda x: x + 1).lower(1.0).compile()
+    argument = jax.numpy.float32(1.0)
+    if _traced(functools.partial(_three_times, probe, argument)) != 3:
+        raise LookupError("the profiler of this JAX does not show executions under a name that is known here")
+    return _traced(run)
+
+
+def _three_times(program: Any, argument: Any) -> None:
+    for _ in range(3):
+        jax.block_until_ready(program(argument))
+
+
+def _traced(run: Callable[[], Any]) -> int:
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            run()
+        files = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
+        planes = [plane for file in files for plane in jax.profiler.ProfileData.from_file(file).planes]
+    return sum(
+        bool(_EXECUTION.search(event.name)) for plane in planes for line in plane.lines for event in line.events
+    )

@@ -1,0 +1,146 @@
+"""The ledger of measured results: `python -m experiments.ledger --workdir=runs/lenet5 --chosen="..."` adds a finished run.
+
+A number in the README can only come from experiments/results/: this binary writes experiments/results/recipes.json and
+renders the README's table of recipes from it; a test checks that they agree.
+"""
+
+import hashlib
+import json
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+from experiments import cli
+from experiments.flags import option
+from jaxdl.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results" / "recipes.json"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- recipes: written by experiments/ledger.py -->", "<!-- end of recipes -->"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of this binary."""
+
+    chosen: str = option("", "how the settings were chosen, one sentence; on validation data, never on the test split")
+    published: str = option("", "the published number and its source")
+    render: bool = option(False, "only render the README's table again")
+
+
+BINARY = cli.Binary(
+    program="ledger",
+    summary="Adds a finished run to experiments/results/recipes.json and renders the README's table of recipes from it.",
+    flags=("workdir",),
+    options=Options,
+)
+
+
+def main(arguments: cli.Arguments) -> int:
+    """Adds the run of --workdir, then renders the table."""
+    flags = arguments.flags
+    results = read()
+    if not flags.render:
+        if not flags.chosen:
+            raise UserError("--chosen is missing: say in one sentence how the settings were chosen")
+        found = entry(pathlib.Path(flags.workdir), flags.chosen, flags.published)
+        results[found["key"]] = found
+        RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    README.write_text(with_table(text, results), encoding="utf-8")
+    return 0
+
+
+def read() -> dict[str, dict]:
+    """The results by key, empty where there are none."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
+def entry(workdir: pathlib.Path, chosen: str, published: str = "") -> dict[str, Any]:
+    """What the ledger keeps of a run folder: config digest, seeds, every value, and how settings were chosen.
+
+    Raises:
+      UserError: the run is not finished.
+    """
+    from experiments.session import read_config, run_folders
+
+    config = read_config(str(workdir))
+    records = [json.loads((path / "record.json").read_text(encoding="utf-8")) for _, path in run_folders(str(workdir))]
+    if not records or any(record["status"] not in ("done", "diverged") for record in records):
+        raise UserError(f"{workdir} holds a run that is not finished")
+    done = [record for record in records if record["status"] == "done"]
+    settings = {name: value for name, value in config.items() if name != "seed"}
+    names = [name for name in done[0]["metrics"] if not name.startswith("train/")] if done else []
+    first = records[0]
+    return {
+        "key": f"{config['recipe']} on {first['data']['name']}",
+        "recipe": config["recipe"],
+        "data": first["data"],
+        "published": published,
+        "chosen": chosen,
+        "config_digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        "config": settings,
+        "seeds": [record["seed"] for record in records],
+        "diverged": [record["seed"] for record in records if record["status"] == "diverged"],
+        "metrics": {name: [record["metrics"][name] for record in done] for name in names},
+        "params_digests": [record["params_digest"] for record in records],
+        "steps": [record["steps"] for record in records],
+        "wall_time_s": [record["wall_time_s"] for record in records],
+        "items_per_second": [record["items_per_second"] for record in records],
+        "parameters": first["parameters"],
+        "program": first["program"],
+        "versions": first["versions"],
+        "git": first["git"],
+        "command": shown_command(first["command"]),
+    }
+
+
+def shown_command(command: str) -> str:
+    """The command without where this machine keeps runs and data."""
+    hidden = ("--workdir", "--data.dir", "--overwrite")
+    return " ".join(word for word in command.split() if not word.startswith(hidden))
+
+
+def table(results: dict[str, dict]) -> str:
+    """The README's table of measured recipes, in Markdown."""
+    rows = ["| recipe, data | test result | published | time a seed | command |", "|---|---|---|---|---|"]
+    for _, found in sorted(results.items()):
+        minutes = sum(found["wall_time_s"]) / len(found["wall_time_s"]) / 60
+        time = f"{minutes:.1f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
+        cells = [f"`{found['recipe']}`, {found['data']['name']}", result(found), found["published"] or "–", time]
+        rows.append(f"| {' | '.join(cells)} | `{found['command']}` |")
+    return "\n".join(rows)
+
+
+def result(found: dict) -> str:
+    """The test result of one entry, as text: mean and 95 % interval over seeds where there are several."""
+    from jaxdl.objectives.statistics import mean_interval
+
+    names = [name for name in found["metrics"] if name.startswith("test/")] or list(found["metrics"])
+    name = next((name for name in names if name.endswith("accuracy")), names[0])
+    values = found["metrics"][name]
+    share = name.endswith("accuracy")
+    scale, unit = (100.0, " %") if share else (1.0, "")
+    label = name.split("/")[1].replace("_", " ")
+    if len(values) == 1:
+        return f"{label} {scale * values[0]:.2f}{unit} (n = 1)"
+    interval = mean_interval(values)
+    low = f", lowest {scale * min(values):.2f}{unit}" if share else ""
+    return f"{label} {scale * interval.mean:.2f} ± {scale * interval.half_width:.2f}{unit} (n = {len(values)}{low})"
+
+
+def with_table(text: str, results: dict[str, dict]) -> str:
+    """`text` with the table between the README's two marks.
+
+    Raises:
+      UserError: the marks are missing.
+    """
+    if BEGIN not in text or END not in text:
+        raise UserError(f"the README has no place for the table: {BEGIN} ... {END}")
+    head, rest = text.split(BEGIN, 1)
+    return f"{head}{BEGIN}\n{table(results)}\n{END}{rest.split(END, 1)[1]}"
+
+
+if __name__ == "__main__":
+    cli.run(main, BINARY)

@@ -1,0 +1,164 @@
+"""Every recipe in a few steps, and the binaries that read what training left behind."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import cli, evaluate, predict, recipe_files, train, verify
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHARED = pathlib.Path(os.environ.get("JAXDL_TEST_DATA", ROOT.parent / "shared" / "data"))
+RECIPES = [f"{name}:{v}" if v else name for name in recipe_files.names() for v in ("", *recipe_files.summary(name).variants)]
+REAL = {"mnist": SHARED / "mnist", "cifar10": SHARED / "cifar10"}
+
+
+def command(module, *flags):
+    """Runs a binary in this process."""
+    return cli.execute(module.main, module.BINARY, ["program", *flags])
+
+
+def needs(recipe):
+    """The real data set that a recipe reads, or None."""
+    name = getattr(getattr(recipe_files.load(recipe).config, "data", None), "name", None)
+    return name if name in REAL else None
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(SHARED))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_runs_in_a_few_steps_and_leaves_a_whole_run_folder(recipe, capsys):
+    if (name := needs(recipe)) and not REAL[name].exists():
+        pytest.skip(f"{name} is not in {SHARED}")
+    assert command(train, f"--recipe={recipe}", "--smoke") == 0, capsys.readouterr().err
+    folder = pathlib.Path("runs/smoke") / recipe.replace(":", "-")
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "done" and record["recipe"] == recipe
+    assert record["metrics"] and all(np.isfinite(v) for v in record["metrics"].values())
+    page = (folder / "report.html").read_text()
+    assert page.count("<h2") >= 3 and list((folder / "plots").glob("*.png"))
+    assert str(folder / "report.html") in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A short run over three seeds on the digits."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    flags = [f"--workdir={folder}", "--seeds=3", "--train.steps=120", "--train.eval_every=60", "--optimizer.learning_rate=3e-3"]
+    assert command(train, *flags) == 0
+    return folder
+
+
+def test_evaluate_finds_the_recorded_metrics_and_the_ensemble(digits, capsys):
+    assert command(evaluate, f"--workdir={digits}", "--format=json") == 0
+    found = json.loads(capsys.readouterr().out)
+    summary = json.loads((digits / "summary.json").read_text())["metrics"]
+    for name in ("test/accuracy", "test/loss", "validation/accuracy"):
+        assert found["metrics"][name]["values"] == pytest.approx(summary[name]["values"], abs=1e-6)
+    single = found["metrics"]["test/accuracy"]["values"]
+    assert min(single) - 0.01 <= found["ensemble"]["test/accuracy"] <= 1.0
+    assert json.loads((digits / "evaluation.json").read_text())["ensemble"] == found["ensemble"]
+
+
+def test_one_seed_of_the_group_is_a_run_of_its_own_and_verifies(digits, capsys):
+    assert command(verify, f"--workdir={digits / 'seed1'}") == 0
+    assert "seed 1: equal" in capsys.readouterr().out
+
+
+def test_verify_notices_another_result(digits, capsys, tmp_path):
+    import shutil
+
+    copy = tmp_path / "changed"
+    shutil.copytree(digits / "seed0", copy)
+    record = json.loads((copy / "record.json").read_text())
+    record["params_digest"] = "0" * 64
+    (copy / "record.json").write_text(json.dumps(record))
+    assert command(verify, f"--workdir={copy}") == 1
+    assert "different in params_digest" in capsys.readouterr().out
+
+
+def test_predict_reads_a_picture_of_any_size_and_mode(digits, tmp_path, capsys):
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    paths = []
+    for number, (mode, size) in enumerate([("L", 8), ("RGB", 61), ("P", 200), ("RGBA", 33)]):
+        ink = Image.fromarray((255 - data.images[number] * 255 / 16).astype(np.uint8)).resize((size, size), Image.NEAREST)
+        paths.append(str(tmp_path / f"{number}.png"))
+        ink.convert(mode).save(paths[-1])
+    assert command(predict, f"--workdir={digits}", "--format=json", *(f"--input={path}" for path in paths)) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["input"] for row in rows] == paths
+    assert [row["label"] for row in rows] == [str(data.target[i]) for i in range(4)]
+    for row in rows:
+        assert len(row["top"]) == 5 and row["confidence"] == max(each["confidence"] for each in row["top"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--workdir=nowhere", "--input=x.png"], "no run folder"),
+        (["--workdir={digits}"], "--input"),
+        (["--workdir={digits}", "--input=missing.png"], "missing.png"),
+        (["--workdir={digits}", "--input={digits}/config.json"], "config.json"),
+    ],
+)
+def test_predict_says_in_one_line_what_was_wrong(digits, flags, said, capsys):
+    assert command(predict, *(flag.format(digits=digits) for flag in flags)) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and said in error and "\n" not in error
+
+
+def test_a_finished_run_does_nothing_and_other_settings_are_refused(digits, capsys):
+    before = {path: path.read_bytes() for path in digits.rglob("*.json*")}
+    flags = [f"--workdir={digits}", "--seeds=3", "--train.steps=120", "--train.eval_every=60"]
+    assert command(train, *flags, "--optimizer.learning_rate=3e-3") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert command(train, *flags, "--optimizer.learning_rate=1e-3") == 1
+    assert "optimizer.learning_rate: 0.003 there, 0.001 here" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in digits.rglob("*.json*")} == before
+
+
+def test_fine_tuning_starts_from_the_other_run(digits, capsys):
+    flags = ["--workdir=tuned", f"--init_from={digits / 'seed0'}", "--train.steps=10", "--train.log_every=5"]
+    assert command(train, *flags, "--optimizer.learning_rate=1e-5") == 0
+    tuned = json.loads(pathlib.Path("tuned/record.json").read_text())["metrics"]
+    first = json.loads((digits / "seed0" / "record.json").read_text())["metrics"]
+    assert tuned["test/accuracy"] == pytest.approx(first["test/accuracy"], abs=0.02)
+    capsys.readouterr()
+
+
+def test_check_runs_the_sanity_steps(capsys):
+    assert command(train, "--workdir=checked", "--check", "--smoke") == 0
+    said = capsys.readouterr().out
+    for line in ("loss at the start", "gradients: finite", "one batch can be learnt", "majority class", "logistic regression"):
+        assert line in said
+
+
+@pytest.mark.smoke
+def test_the_first_command_trains_lenet_to_a_report(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.train"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "runs/lenet5/record.json").read_text())["metrics"]["test/accuracy"] >= 0.97
+    assert "runs/lenet5/report.html" in done.stdout
+
+
+def test_fit_from_python_is_the_command(digits, tmp_path):
+    from jaxdl import fit
+
+    overrides = {"train.steps": 120, "train.eval_every": 60, "optimizer.learning_rate": 3e-3}
+    run = fit("lenet5", workdir=str(tmp_path / "notebook"), seed=1, **overrides)
+    recorded = json.loads((digits / "seed1" / "record.json").read_text())
+    assert run.records[0]["state_digest"] == recorded["state_digest"]
