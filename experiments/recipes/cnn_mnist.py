@@ -38,7 +38,7 @@ class Config:
     )
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig(
-        steps=7000, batch_size=128, eval_every=500, log_every=100, checkpoint_every=1000, eval_batch_size=500
+        steps=6000, batch_size=128, eval_every=500, log_every=100, checkpoint_every=1000, eval_batch_size=500
     )
 
 
