@@ -37,7 +37,8 @@ def report(view: Any, images: Any) -> list:
         sections.append(ensemble_section({"test/accuracy": accuracies}, {"test/accuracy": together}))
     contenders = [Contender(shown["recipe"], view.values("test/accuracy"), ours=True)]
     contenders += [Contender(name, value, note) for name, value, note in baselines(dataset)]
-    sections.append(comparison_section("test/accuracy", contenders, text=" ".join(f"{note[0].upper()}{note[1:]}." for note in dataset.notes)))
+    notes = " ".join(f"{note[0].upper()}{note[1:]}." for note in dataset.notes)
+    sections.append(comparison_section("test/accuracy", contenders, text=notes))
     sections += classifier_sections(outputs[0], test["label"], test["image"], dataset.classes)
     task = view.experiment.phases[-1].task
     shape = tuple(test["image"].shape[1:])
