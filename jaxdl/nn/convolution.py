@@ -6,9 +6,9 @@ convolution for the weight gradient that automatic differentiation makes runs as
 
 - the gradient by the input is again a convolution in NHWC/HWIO form: kernel flipped, input and output channels
   exchanged, the stride as dilation of the input;
-- the gradient by the kernel is one matrix product. With stride 1 it is the product of x unfolded along the last
-  spatial axis, [N, kw·C], and g unfolded along the others, [N, kh·O]: the unfolded arrays grow by kw and by kh instead
-  of kh·kw. With a larger stride x alone is unfolded, which costs little because there are few output positions.
+- the gradient by the kernel is, with stride 1, one matrix product: of x unfolded along the last spatial axis,
+  [N, kw·C], and g unfolded along the others, [N, kh·O]. The unfolded arrays grow by kw and by kh instead of kh·kw.
+  With a larger stride it is a convolution with the channels as batch and the batch as channels.
 
 Accelerators get the plain convolution for both.
 """
@@ -50,9 +50,8 @@ def convolution(
     B batch, S spatial axes (1, 2 or 3 of them), C input channels, O output channels. The size of each spatial axis
     becomes ⌊(M + P_low + P_high − dilation·(K − 1) − 1) / stride⌋ + 1.
 
-    Reverse mode works to any order. With groups = 1 there is no forward mode (`jax.jvp`, `jax.jacfwd`,
-    `jax.hessian`), because JAX has none for a function with its own vector-Jacobian product: use
-    `jax.jacrev(jax.grad(f))` for Hessians.
+    Reverse mode works to any order. Do not count on forward mode (`jax.jvp`, `jax.jacfwd`, `jax.hessian`): JAX has
+    none for a function with its own vector-Jacobian product. Use `jax.jacrev(jax.grad(f))` for Hessians.
 
     Args:
       x: [B, *S, C].
@@ -133,17 +132,10 @@ def _plain(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _convolve(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
     """The convolution of x, with inflation − 1 zeros between its elements, with a dilated kernel."""
-    plain = functools.partial(_plain, strides=strides, pads=pads, inflation=inflation, dilation=dilation)
-    # a value that is stored, not computed again in every copy that the unfolding makes
-    x = lax.optimization_barrier(x)
-    if _is_narrow(x.shape[-1], kernel.shape[-1], kernel.shape[-3]) and _is_unit(strides):
-        unfolded = functools.partial(_convolve_unfolded, pads=pads, inflation=inflation, dilation=dilation)
-        return lax.platform_dependent(x, kernel, cpu=unfolded, default=plain)
-    return plain(x, kernel)
+    return _plain(x, kernel, strides, pads, inflation, dilation)
 
 
 def _convolve_forward(x: Array, kernel: Array, *geometry: Any) -> tuple[Array, tuple[Array, Array]]:
-    x = lax.optimization_barrier(x)
     return _convolve(x, kernel, *geometry), (x, kernel)
 
 
@@ -170,7 +162,8 @@ def _gradients(
 ) -> tuple[Array, Array]:
     """Gradients by x [B, *S, C] and by the kernel [*K, C, O] from the output's gradient g [B, *S', O]."""
     size, inputs, outputs = kernel.shape[:-2], x.shape[-1], kernel.shape[-1]
-    g = lax.optimization_barrier(g)
+    # stored values, not computed again in every copy that the unfolding makes
+    x, g = lax.optimization_barrier((x, g))
     back = _back_padding(x, kernel, g, strides, pads, inflation, dilation)
     # the barrier keeps XLA from folding the transpose back into a convolution that it only runs naively
     turned = lax.optimization_barrier(jnp.swapaxes(jnp.flip(kernel, range(len(size))), -1, -2))
@@ -183,23 +176,17 @@ def _gradients(
     product = left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
     product = product.reshape(size[-1], inputs, *size[:-1], outputs)
     by_kernel = jnp.transpose(product, (*range(2, len(size) + 1), 0, 1, len(size) + 1))
-    if _is_narrow(inputs, outputs, math.prod(size[:-1])) and _is_unit(inflation):
-        # the leading taps are channels of `right` already: only the last axis is left to convolve
-        rows = jnp.flip(kernel, len(size) - 1).reshape(-1, size[-1], inputs, outputs)
-        rows = jnp.transpose(rows, (1, 0, 3, 2)).reshape(*(1,) * (len(size) - 1), size[-1], -1, inputs)
-        rows = lax.optimization_barrier(rows)
-        along_last = (*((0, 0),) * (len(size) - 1), back[-1])
-        return _convolve(right, rows, strides, along_last, inflation, dilation), by_kernel
+    if _is_unit(inflation) and size[-1] > 3 and max(inputs, outputs) < _FAST_CHANNELS:
+        # too few channels for the fast kernel: the taps of the leading axes are channels of `right` already, so one
+        # product for all taps of the last axis and the sum of its shifted parts
+        columns = jnp.transpose(kernel, (*range(len(size) - 1), len(size) + 1, len(size) - 1, len(size)))
+        parts = right @ columns.reshape(-1, size[-1] * inputs)
+        return _fold_last(parts, size[-1], x.shape[-2], pads[-1][0], dilation[-1]), by_kernel
     return _convolve(g, turned, inflation, back, strides, dilation), by_kernel
 
 
 def _is_unit(steps: Ints) -> bool:
     return all(step == 1 for step in steps)
-
-
-def _is_narrow(inputs: int, outputs: int, taps: int) -> bool:
-    """Whether XLA:CPU has no fast kernel (it needs 32 channels on one side) unless `taps` become channels."""
-    return max(inputs, outputs) < _FAST_CHANNELS <= taps * max(inputs, outputs) and inputs * taps >= _FAST_CHANNELS
 
 
 def _back_padding(
@@ -251,14 +238,17 @@ def _sum_of_pads(x: Array, configs: list[list[tuple[int, int, int]]]) -> Array:
     return total
 
 
-def _convolve_unfolded(x: Array, kernel: Array, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
-    """With stride 1 and the taps of the last axis as channels."""
-    size, inputs, outputs = kernel.shape[:-2], x.shape[-1], kernel.shape[-1]
-    positions = _output_sizes(x, kernel, (1,) * len(size), pads, inflation, dilation)
-    x = _unfold_last(x, size[-1], positions[-1], pads[-1][0], inflation, dilation[-1])
-    inflation = (*(1,) * len(size),)
-    kernel = kernel.reshape(*size[:-1], 1, size[-1] * inputs, outputs)
-    return _plain(x, kernel, inflation, (*pads[:-1], (0, 0)), inflation, dilation)
+def _fold_last(y: Array, taps: int, positions: int, low: int, dilation: int) -> Array:
+    """The transpose of `_unfold_last`: y [B, ..., W', taps·C] to [B, ..., W, C], every part added where it came from."""
+    channels = y.shape[-1] // taps
+    total = jnp.zeros((), y.dtype)
+    for j in range(taps):
+        part = lax.slice_in_dim(y, j * channels, (j + 1) * channels, axis=-1)
+        lo = j * dilation - low
+        across = (lo, positions - y.shape[-2] - lo, 0)
+        config = [*((0, 0, 0),) * (y.ndim - 2), across, (0, 0, 0)]
+        total = total + lax.pad(part, jnp.zeros((), y.dtype), config)
+    return total
 
 
 def _convolve_one_channel(x: Array, kernel: Array, strides: Ints, pads: Pads, dilation: Ints) -> Array:

@@ -1,5 +1,6 @@
 """Pooling over windows and over whole maps."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -26,7 +27,12 @@ def max_pool(x: Array, window: Window, strides: Window | None = None, padding: P
     """
     window, strides, pads = _geometry(x, window, strides, padding)
     if _is_whole(window, strides, pads):
-        return _windows(x, window).max(tuple(range(2, 2 * len(window) + 1, 2)))
+        # maxima of slices: their gradients are faster on CPU than those of reduce_window
+        for axis, (taps, size) in enumerate(zip(window, x.shape[1:-1], strict=True), start=1):
+            stop = size // taps * taps
+            parts = [lax.slice_in_dim(x, k, stop, taps, axis) for k in range(taps)]
+            x = functools.reduce(jnp.maximum, parts)
+        return x
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     return lax.reduce_window(x, jnp.asarray(lowest, x.dtype), lax.max, *_reach(window, strides, pads))
 
@@ -91,7 +97,6 @@ def _is_whole(window: Sequence[int], strides: Sequence[int], pads: Pads) -> bool
 
 
 def _windows(x: Array, window: Sequence[int]) -> Array:
-    # a reshape and a reduction: their gradients are faster on CPU than those of reduce_window
     sizes = [n // w for n, w in zip(x.shape[1:-1], window, strict=True)]
     x = x[(slice(None), *(slice(n * w) for n, w in zip(sizes, window, strict=True)))]
     split = [m for pair in zip(sizes, window, strict=True) for m in pair]
