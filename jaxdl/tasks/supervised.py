@@ -105,7 +105,7 @@ class Supervised:
             return self._total(params, net.stats, batch, key, state.hyper, count)[0]
 
         grads = self._pmean(jax.grad(total)(net.params))
-        norms = {f"gradient_norm/{name}": optax.global_norm(leaf) for name, leaf in layers(grads).items()}
+        norms = {f"gradient_norm/{name}": optax.tree.norm(leaf) for name, leaf in layers(grads).items()}
         norms |= {f"activation_norm/{name}": value for name, value in self._activations(net, batch, key).items()}
         one = jnp.float32(1.0)
         share = one if self.axis is None else one / lax.psum(1, self.axis)
