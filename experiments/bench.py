@@ -73,8 +73,8 @@ def chosen(suite: str, names: tuple[str, ...]) -> tuple[str, ...]:
     groups = dict.fromkeys(case.split("/")[0] for case in known)
     for name in names:
         if name not in known and name not in groups:
-            hint = did_you_mean(name, [*known, *groups])
-            raise UsageError(f"suite {suite} has no case {name!r}{hint}; it has {', '.join(known)}")
+            hint = did_you_mean(name, [*known, *groups]) or f"; it has {', '.join(known)}"
+            raise UsageError(f"suite {suite} has no case {name!r}{hint}")
     return tuple(case for case in known if not names or case in names or case.split("/")[0] in names)
 
 

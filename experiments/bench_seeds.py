@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from experiments import backend
 from experiments.bench_measure import Bar, Result, Skipped, ratios
@@ -52,7 +53,7 @@ def commands(root: pathlib.Path, repeats: int, singles: int = SEEDS) -> Result:
             took = [single(seed) for seed in range(singles)]
             single_seconds += took
             found[side].append(sum(took) * SEEDS / singles)
-    facts = {"single commands, seconds": [round(s, 2) for s in single_seconds]}
+    facts: dict[str, Any] = {"single commands, seconds": [round(s, 2) for s in single_seconds]}
     if singles < SEEDS:
         facts |= {"estimate": f"{singles} of {SEEDS} single commands were run, their time scaled to {SEEDS}"}
     return Result(
