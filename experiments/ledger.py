@@ -17,7 +17,9 @@ from jaxdl.errors import UserError
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results" / "recipes.json"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- recipes: written by experiments/ledger.py -->", "<!-- end of recipes -->"
+BENCH = ROOT / "experiments" / "results" / "bench-cpu.json"
+RECIPE_MARKS = ("<!-- recipes: written by experiments/ledger.py -->", "<!-- end of recipes -->")
+BENCH_MARKS = ("<!-- bench: written by experiments/ledger.py -->", "<!-- end of bench -->")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def main(arguments: cli.Arguments) -> int:
         results[found["key"]] = found
         RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     text = README.read_text(encoding="utf-8")
-    README.write_text(with_table(text, results), encoding="utf-8")
+    README.write_text(rendered(text), encoding="utf-8")
     return 0
 
 
@@ -130,16 +132,35 @@ def result(found: dict) -> str:
     return f"{label} {scale * interval.mean:.2f} ± {scale * interval.half_width:.2f}{unit} (n = {len(values)}{low})"
 
 
-def with_table(text: str, results: dict[str, dict]) -> str:
-    """`text` with the table between the README's two marks.
+def bench_table(document: dict) -> str:
+    """The README's table of speed, in Markdown: the median ratio of each case, its quartiles and its bar."""
+    rows = ["| what | median (quartiles) | bar |", "|---|---|---|"]
+    for case in document["cases"]:
+        low, high = case["quartiles"]
+        bar = case["bar"]
+        bound = f"{'≥' if bar['at_least'] else '≤'} {bar['value']:g}" if bar else "–"
+        text = case["what"].replace("|", "/")
+        rows.append(f"| {text} | {case['median']:.2f} ({low:.2f} – {high:.2f}) | {bound} |")
+    return "\n".join(rows)
+
+
+def rendered(text: str) -> str:
+    """The README with both tables as the results files say.
 
     Raises:
-      UserError: the marks are missing.
+      UserError: a mark is missing.
     """
-    if BEGIN not in text or END not in text:
-        raise UserError(f"the README has no place for the table: {BEGIN} ... {END}")
-    head, rest = text.split(BEGIN, 1)
-    return f"{head}{BEGIN}\n{table(results)}\n{END}{rest.split(END, 1)[1]}"
+    text = between(text, RECIPE_MARKS, table(read()))
+    return between(text, BENCH_MARKS, bench_table(json.loads(BENCH.read_text(encoding="utf-8"))))
+
+
+def between(text: str, marks: tuple[str, str], new: str) -> str:
+    """`text` with `new` between two marks."""
+    begin, end = marks
+    if begin not in text or end not in text:
+        raise UserError(f"the README has no place for a table: {begin} ... {end}")
+    head, rest = text.split(begin, 1)
+    return f"{head}{begin}\n{new}\n{end}{rest.split(end, 1)[1]}"
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ def test_there_are_exactly_two_set_up_commands():
     ]
 
 
-def test_the_table_of_recipes_is_what_the_results_file_says():
-    assert ledger.with_table(TEXT, ledger.read()) == TEXT
+def test_the_tables_are_what_the_results_files_say():
+    assert ledger.rendered(TEXT) == TEXT
 
 
 @pytest.mark.parametrize("key", sorted(ledger.read()))
