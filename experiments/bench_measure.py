@@ -160,8 +160,28 @@ def facts_of_machine() -> dict[str, Any]:
         "threads": facts["threads"],
         "xla_flags": facts["xla_flags"],
         "memory_gib": round(memory / 2**30, 1),
-        "load_average": list(os.getloadavg()),
+        "cores_in_use": cores_in_use(),
     }
+
+
+def cores_in_use(seconds: float = 1.0) -> float | None:
+    """How many cores all processes together keep busy while this one sleeps; None where /proc/stat does not say.
+
+    The load average will not do: it also counts what waits, and remembers minutes.
+    """
+    try:
+        before = _busy_ticks()
+        time.sleep(seconds)
+        ticks = _busy_ticks() - before
+    except (OSError, ValueError, IndexError):  # not Linux
+        return None
+    return round(ticks / os.sysconf("SC_CLK_TCK") / seconds, 2)
+
+
+def _busy_ticks() -> int:
+    words = pathlib.Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()
+    user, nice, system, _, _, interrupts, soft_interrupts = map(int, words[1:8])
+    return user + nice + system + interrupts + soft_interrupts
 
 
 def document(

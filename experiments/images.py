@@ -82,7 +82,9 @@ def classification(config: Any, model_for: Callable[[int], nn.Module], **changes
     return experiment_for(config, (phase,), images, **changes)
 
 
-def phase_for(config: Any, task: Supervised, images: Images, name: str = "train", split: str = "train", **changes) -> Phase:
+def phase_for(
+    config: Any, task: Supervised, images: Images, name: str = "train", split: str = "train", **changes
+) -> Phase:
     """A phase on `split`, evaluated on the validation split."""
     hyper = {**hyper_parameters(config.optimizer), "label_smoothing": config.loss.label_smoothing}
     phase = Phase(

@@ -48,7 +48,9 @@ def main(arguments: cli.Arguments) -> int:
             raise UserError("--chosen is missing: say in one sentence how the settings were chosen")
         found = entry(pathlib.Path(flags.workdir), flags.chosen, flags.published)
         results[found["key"]] = found
-        RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        RESULTS.write_text(
+            json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     text = README.read_text(encoding="utf-8")
     README.write_text(rendered(text), encoding="utf-8")
     return 0

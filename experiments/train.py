@@ -8,9 +8,21 @@ from typing import Any
 from experiments import cli
 from jaxdl.errors import UserError
 
+SMOKE_ROWS = 128
 FLAGS = (
-    "recipe", "workdir", "overwrite", "seed", "seeds", "seeds_mode", "parallel", "fsdp", "precision", "init_from",
-    "deterministic", "smoke", "check",
+    "recipe",
+    "workdir",
+    "overwrite",
+    "seed",
+    "seeds",
+    "seeds_mode",
+    "parallel",
+    "fsdp",
+    "precision",
+    "init_from",
+    "deterministic",
+    "smoke",
+    "check",
 )
 BINARY = cli.Binary(
     program="train",
@@ -36,15 +48,23 @@ def main(arguments: cli.Arguments) -> int:
     if flags.smoke:
         session = dataclasses.replace(session, experiment=shortened(session.experiment))
     options = Options(
-        workdir=workdir, seed=flags.seed, seeds=flags.seeds, seeds_mode=flags.seeds_mode, parallel=flags.parallel,
-        fsdp=flags.fsdp, precision=flags.precision, overwrite=flags.overwrite, command=arguments.command,
+        workdir=workdir,
+        seed=flags.seed,
+        seeds=flags.seeds,
+        seeds_mode=flags.seeds_mode,
+        parallel=flags.parallel,
+        fsdp=flags.fsdp,
+        precision=flags.precision,
+        overwrite=flags.overwrite,
+        command=arguments.command,
     )
     watcher = live_line(session.experiment)
     header(session, options)
     if flags.check:
         from experiments.checks import run_checks
 
-        run_checks(session.experiment, flags.seed)
+        whole = open_recipe(arguments.recipe, arguments.config, flags.precision) if flags.smoke else session
+        run_checks(whole.experiment, flags.seed)
     try:
         run = fit(session.experiment, session.leaves, options, watcher)
     except Interrupted:
@@ -59,8 +79,11 @@ def main(arguments: cli.Arguments) -> int:
     result_block(session, run)
     diverged = [record for record in run.records if record["status"] == "diverged"]
     for record in diverged:
-        print(f"error: seed {record['seed']} diverged: its loss was not finite at step {record['steps']}; the last good "
-              "checkpoint is kept; try a smaller --optimizer.learning_rate or --optimizer.clip_norm=1", file=sys.stderr)
+        print(
+            f"error: seed {record['seed']} diverged: its loss was not finite at step {record['steps']}; the last good "
+            "checkpoint is kept; try a smaller --optimizer.learning_rate or --optimizer.clip_norm=1",
+            file=sys.stderr,
+        )
     return 1 if diverged else 0
 
 
@@ -83,8 +106,13 @@ def smoke(config: Any) -> Any:
     if not hasattr(config, "train"):
         raise UserError("this recipe has no train settings, so --smoke does not know how to shorten it")
     train = dataclasses.replace(
-        config.train, steps=min(config.train.steps, 6), log_every=2, eval_every=3, checkpoint_every=3,
-        batch_size=min(config.train.batch_size, 32), eval_batch_size=min(config.train.eval_batch_size, 64),
+        config.train,
+        steps=min(config.train.steps, 6),
+        log_every=2,
+        eval_every=3,
+        checkpoint_every=3,
+        batch_size=min(config.train.batch_size, 32),
+        eval_batch_size=min(config.train.eval_batch_size, 64),
     )
     config = dataclasses.replace(config, train=train)
     if hasattr(config, "data") and hasattr(config.data, "limit"):
@@ -93,9 +121,18 @@ def smoke(config: Any) -> Any:
 
 
 def shortened(experiment: Any) -> Any:
-    """No phase longer than the last one of a smoke run."""
-    phases = tuple(dataclasses.replace(phase, steps=min(phase.steps, experiment.train.steps)) for phase in experiment.phases)
-    return dataclasses.replace(experiment, phases=phases)
+    """No phase longer than the last one of a smoke run, and only the first rows of each evaluation."""
+
+    def first_rows(sources: Any) -> dict[str, Any]:
+        return {name: source.replace(size=min(source.size, SMOKE_ROWS)) for name, source in sources.items()}
+
+    phases = tuple(
+        dataclasses.replace(
+            phase, steps=min(phase.steps, experiment.train.steps), evaluations=first_rows(phase.evaluations)
+        )
+        for phase in experiment.phases
+    )
+    return dataclasses.replace(experiment, phases=phases, final=first_rows(experiment.final))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from jaxdl.engine.checkpoint import Checkpoints, compare
 from jaxdl.engine.devices import Layout, typed
 from jaxdl.engine.digest import digest
 from jaxdl.engine.experiment import Experiment
-from jaxdl.engine.folder import RunFolder, differences
+from jaxdl.engine.folder import RunFolder, differences, plain
 from jaxdl.engine.options import Options
 from jaxdl.engine.payload import named_shapes, unflatten
 from jaxdl.engine.program import Program, judged_nets, means, stream
@@ -52,6 +52,7 @@ def fit(experiment: Experiment, config: dict[str, Any], options: Options, watche
       Interrupted: after SIGTERM or Ctrl-C, with the state saved.
     """
     watcher = watcher or Silent()
+    config = plain(config)  # as it will be read back: tuples become lists
     group = RunFolder(options.workdir).lock()
     try:
         if options.overwrite:

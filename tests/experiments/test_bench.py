@@ -16,6 +16,7 @@ from experiments.bench_measure import (
     Result,
     Skipped,
     alternate,
+    cores_in_use,
     document,
     quartiles,
     ratios,
@@ -130,6 +131,16 @@ def test_cases_are_chosen_by_name_or_group():
     assert bench.chosen("seeds", ()) == bench_seeds.CASES
     with pytest.raises(UsageError, match=r"no case 'torch/resnet'; did you mean torch/resnet20\?"):
         bench.chosen("cpu", ("torch/resnet",))
+
+
+def test_work_of_other_processes_is_seen(monkeypatch):
+    if cores_in_use(0.01) is None:
+        pytest.skip("/proc/stat tells how busy a Linux machine is; there is none here")
+    lines = iter(["cpu  100 20 30 9000 5 6 7 1 0 0\ncpu0 1", "cpu  150 40 60 9500 5 16 17 9 0 0\ncpu0 1"])
+    monkeypatch.setattr(bench_measure.pathlib.Path, "read_text", lambda *_, **__: next(lines))
+    monkeypatch.setattr(bench_measure.os, "sysconf", lambda name: 100)
+    # 50 user + 20 nice + 30 system + 10 + 10 for interrupts: 1.2 s of work in 0.5 s; idle, waiting and stolen are not
+    assert cores_in_use(0.5) == 2.4
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ from experiments import cli, evaluate, predict, recipe_files, train, verify
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = pathlib.Path(os.environ.get("JAXDL_TEST_DATA", ROOT.parent / "shared" / "data"))
-RECIPES = [f"{name}:{v}" if v else name for name in recipe_files.names() for v in ("", *recipe_files.summary(name).variants)]
+RECIPES = [
+    f"{name}:{v}" if v else name for name in recipe_files.names() for v in ("", *recipe_files.summary(name).variants)
+]
 REAL = {"mnist": SHARED / "mnist", "cifar10": SHARED / "cifar10"}
 
 
@@ -52,7 +54,13 @@ def test_every_recipe_runs_in_a_few_steps_and_leaves_a_whole_run_folder(recipe, 
 def digits(tmp_path_factory):
     """A short run over three seeds on the digits."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    flags = [f"--workdir={folder}", "--seeds=3", "--train.steps=120", "--train.eval_every=60", "--optimizer.learning_rate=3e-3"]
+    flags = [
+        f"--workdir={folder}",
+        "--seeds=3",
+        "--train.steps=400",
+        "--train.eval_every=60",
+        "--optimizer.learning_rate=3e-3",
+    ]
     assert command(train, *flags) == 0
     return folder
 
@@ -92,7 +100,9 @@ def test_predict_reads_a_picture_of_any_size_and_mode(digits, tmp_path, capsys):
     data = load_digits()
     paths = []
     for number, (mode, size) in enumerate([("L", 8), ("RGB", 61), ("P", 200), ("RGBA", 33)]):
-        ink = Image.fromarray((255 - data.images[number] * 255 / 16).astype(np.uint8)).resize((size, size), Image.NEAREST)
+        ink = Image.fromarray((255 - data.images[number] * 255 / 16).astype(np.uint8)).resize(
+            (size, size), Image.NEAREST
+        )
         paths.append(str(tmp_path / f"{number}.png"))
         ink.convert(mode).save(paths[-1])
     assert command(predict, f"--workdir={digits}", "--format=json", *(f"--input={path}" for path in paths)) == 0
@@ -120,7 +130,7 @@ def test_predict_says_in_one_line_what_was_wrong(digits, flags, said, capsys):
 
 def test_a_finished_run_does_nothing_and_other_settings_are_refused(digits, capsys):
     before = {path: path.read_bytes() for path in digits.rglob("*.json*")}
-    flags = [f"--workdir={digits}", "--seeds=3", "--train.steps=120", "--train.eval_every=60"]
+    flags = [f"--workdir={digits}", "--seeds=3", "--train.steps=400", "--train.eval_every=60"]
     assert command(train, *flags, "--optimizer.learning_rate=3e-3") == 0
     assert "nothing to do" in capsys.readouterr().out
     assert command(train, *flags, "--optimizer.learning_rate=1e-3") == 1
@@ -140,7 +150,13 @@ def test_fine_tuning_starts_from_the_other_run(digits, capsys):
 def test_check_runs_the_sanity_steps(capsys):
     assert command(train, "--workdir=checked", "--check", "--smoke") == 0
     said = capsys.readouterr().out
-    for line in ("loss at the start", "gradients: finite", "one batch can be learnt", "majority class", "logistic regression"):
+    for line in (
+        "loss at the start",
+        "gradients: finite",
+        "one batch can be learnt",
+        "majority class",
+        "logistic regression",
+    ):
         assert line in said
 
 
@@ -148,7 +164,12 @@ def test_check_runs_the_sanity_steps(capsys):
 def test_the_first_command_trains_lenet_to_a_report(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.train"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
+        [sys.executable, "-m", "experiments.train"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "runs/lenet5/record.json").read_text())["metrics"]["test/accuracy"] >= 0.97
@@ -158,7 +179,7 @@ def test_the_first_command_trains_lenet_to_a_report(tmp_path):
 def test_fit_from_python_is_the_command(digits, tmp_path):
     from jaxdl import fit
 
-    overrides = {"train.steps": 120, "train.eval_every": 60, "optimizer.learning_rate": 3e-3}
+    overrides = {"train.steps": 400, "train.eval_every": 60, "optimizer.learning_rate": 3e-3}
     run = fit("lenet5", workdir=str(tmp_path / "notebook"), seed=1, **overrides)
     recorded = json.loads((digits / "seed1" / "record.json").read_text())
     assert run.records[0]["state_digest"] == recorded["state_digest"]
