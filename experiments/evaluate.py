@@ -3,11 +3,13 @@
 from typing import Any
 
 from experiments import cli
+from experiments.session import RunOptions
 
 BINARY = cli.Binary(
     program="evaluate",
     summary="Evaluates the reported parameters of a run on each split; over seeds also their ensemble.",
     flags=("workdir", "format"),
+    options=RunOptions,
 )
 
 
@@ -23,12 +25,15 @@ def main(arguments: cli.Arguments) -> int:
     from jaxdl.engine.record import summary
 
     workdir = arguments.flags.workdir
-    session = open_run(workdir)
+    session = open_run(workdir, getattr(arguments.flags, "data.dir"))
     found = run_folders(workdir)
     folders = [RunFolder(path) for _, path in found]
     seeds = [seed for seed, _ in found]
     metrics = [evaluate(session.experiment, folder, seed) for seed, folder in zip(seeds, folders, strict=True)]
-    whole: dict[str, Any] = {"seeds": seeds, "metrics": metrics[0] if len(metrics) == 1 else summary(seeds, metrics)["metrics"]}
+    whole: dict[str, Any] = {
+        "seeds": seeds,
+        "metrics": metrics[0] if len(metrics) == 1 else summary(seeds, metrics)["metrics"],
+    }
     if len(folders) > 1 and session.experiment.ensemble is not None:
         records = [folder.read_json("record.json") for folder in folders]
         view = View(session, folders, records, [[] for _ in folders])
@@ -41,7 +46,9 @@ def main(arguments: cli.Arguments) -> int:
     if len(metrics) > 1:
         shown = {name: f"{v['mean']:.4f} ± {v['ci95']:.4f}  (n = {len(v['values'])})" for name, v in shown.items()}
     shown |= {f"ensemble {name}": value for name, value in whole.get("ensemble", {}).items()}
-    result(f"{session.recipe.title}: reported parameters of {workdir}", shown, {"written": f"{workdir}/evaluation.json"})
+    result(
+        f"{session.recipe.title}: reported parameters of {workdir}", shown, {"written": f"{workdir}/evaluation.json"}
+    )
     return 0
 
 

@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 from experiments import cli
+from experiments.session import RunOptions
 from jaxdl.errors import UserError
 
 BINARY = cli.Binary(
     program="predict",
     summary="Prints what a trained run says of your own files, one after another.",
     flags=("workdir", "input", "format"),
+    options=RunOptions,
 )
 
 
@@ -22,7 +24,7 @@ def main(arguments: cli.Arguments) -> int:
     flags = arguments.flags
     if not flags.input:
         raise UserError("nothing to predict: give --input=FILE, as often as you like")
-    session = open_run(flags.workdir)
+    session = open_run(flags.workdir, getattr(arguments.flags, "data.dir"))
     if session.experiment.read_input is None:
         raise UserError(f"recipe {session.recipe.title} reads no files")
     rows = [session.experiment.read_input(path) for path in flags.input]

@@ -7,11 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments import recipe_files
-from experiments.flags import config_from_leaves, leaves
+from experiments.flags import config_from_leaves, leaves, option
 from jaxdl.errors import UserError
 
 # leaves that say where data or runs lie, not what they are
 _PLACES = ("data.dir",)
+
+
+@dataclass(frozen=True)
+class _DataPlace:
+    """Where data lie."""
+
+    dir: str = option("", "folder of the data that the run was trained on, where --data.dir said so in training")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Flags of the binaries that read a run folder."""
+
+    data: _DataPlace = _DataPlace()
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ def open_recipe(recipe: recipe_files.Recipe, config: Any, precision: str = "floa
         experiment, digest = _with_parameters_of(experiment, init_from)
         found["init_from"] = digest
     found |= {name: value for name, value in leaves(config).items() if name not in _PLACES}
+    if experiment.data.get("fingerprint"):
+        found["data.fingerprint"] = experiment.data["fingerprint"]
     return Session(recipe, config, experiment, found, precision)
 
 
@@ -56,7 +72,7 @@ def open_run(workdir: str, data_dir: str = "") -> Session:
     """The experiment of a run folder, from its config.json.
 
     Raises:
-      UserError: there is no run in `workdir`.
+      UserError: there is no run in `workdir`, or its data set is not the one that lies in `data_dir`.
     """
     stored = read_config(workdir)
     recipe = recipe_files.load(stored["recipe"])
@@ -64,7 +80,13 @@ def open_run(workdir: str, data_dir: str = "") -> Session:
     config = config_from_leaves(recipe.config, {name: value for name, value in stored.items() if name in known})
     if data_dir and hasattr(config, "data"):
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
-    return open_recipe(recipe, config, stored.get("precision", "float32"))
+    session = open_recipe(recipe, config, stored.get("precision", "float32"))
+    trained_on = stored.get("data.fingerprint")
+    if trained_on and trained_on != session.leaves.get("data.fingerprint"):
+        raise UserError(
+            f"{workdir} was trained on other data than what lies there now: give its folder with --data.dir"
+        )
+    return session
 
 
 def read_config(workdir: str) -> dict[str, Any]:

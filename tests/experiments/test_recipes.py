@@ -183,3 +183,42 @@ def test_fit_from_python_is_the_command(digits, tmp_path):
     run = fit("lenet5", workdir=str(tmp_path / "notebook"), seed=1, **overrides)
     recorded = json.loads((digits / "seed1" / "record.json").read_text())
     assert run.records[0]["state_digest"] == recorded["state_digest"]
+
+
+def test_a_users_folder_of_pictures_is_trained_on_evaluated_and_never_mixed_up_with_another(tmp_path, capsys):
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for folder, shift in (("pictures", 0), ("others", 40)):
+        for name, level in (("dark", 40), ("light", 160)):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for number in range(30):
+                pixels = draw.integers(level + shift, level + shift + 50, (12, 15, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / name / f"{number}.png")
+    place = f"--data.dir={tmp_path / 'pictures'}"
+    flags = [
+        "--workdir=mine",
+        "--data.name=folder",
+        "--train.steps=40",
+        "--train.eval_every=20",
+        "--data.image_size=12",
+    ]
+    assert command(train, *flags, place) == 0, capsys.readouterr().err
+    recorded = json.loads(pathlib.Path("mine/record.json").read_text())["metrics"]
+    assert command(evaluate, "--workdir=mine", "--format=json", place) == 0, capsys.readouterr().err
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]
+    assert found["test/accuracy"] == pytest.approx(recorded["test/accuracy"]) == 1.0
+    assert command(predict, "--workdir=mine", place, f"--input={tmp_path / 'pictures' / 'light' / '3.png'}") == 0
+    assert "light, confidence" in capsys.readouterr().out
+    other = f"--data.dir={tmp_path / 'others'}"
+    assert command(evaluate, "--workdir=mine", other) == 1
+    assert "was trained on other data" in capsys.readouterr().err
+    assert command(train, *flags, other) == 1
+    assert "data.fingerprint" in capsys.readouterr().err
+
+
+def test_verify_refuses_a_fine_tuned_run(digits, capsys):
+    flags = ["--workdir=tuned", f"--init_from={digits / 'seed0'}", "--train.steps=4", "--train.log_every=2"]
+    assert command(train, *flags) == 0
+    assert command(verify, "--workdir=tuned") == 1
+    assert "not verifiable" in capsys.readouterr().err
