@@ -46,7 +46,7 @@ class View:
 
     def outputs(self, i: int, split: str) -> dict[str, Any]:
         """What the task predicts for each example of a split, in its order: name -> [n, ...]."""
-        from jaxdl.engine.program import collect
+        from jaxdl.engine.compiled import collect
 
         if (i, split) not in self._outputs:
             phase = self.experiment.phases[-1]
@@ -57,12 +57,12 @@ class View:
     @property
     def layers(self) -> list[str]:
         """Paths of the model's layers in their order, as in "gradient_norm/<path>"; empty where there is no one model."""
-        from jaxdl.nn.summary import layer_table
+        from jaxdl.nn.summary import example_inputs, layer_table
 
         task = self.experiment.phases[-1].task
-        if not hasattr(task, "model"):
+        if not (hasattr(task, "model") and hasattr(task, "example")):
             return []
-        return [row.path for row in layer_table(task.model, (1, *task.example))]
+        return [row.path for row in layer_table(task.model, example_inputs(task.example, 1))]
 
     def values(self, metric: str) -> list[float]:
         """A final metric of each seed that has it."""

@@ -53,6 +53,11 @@ class Transform:
     augment: AugmentConfig | None = None
 
     @property
+    def plain(self) -> bool:
+        """Whether images are only standardised."""
+        return self.augment is None or self.augment == AugmentConfig()
+
+    @property
     def pairs_rows(self) -> bool:
         """Whether rows 2i and 2i + 1 are mixed."""
         return self.augment is not None and self.augment.mixup > 0

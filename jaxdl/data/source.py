@@ -20,6 +20,9 @@ from jaxdl.data.permutation import permuted_index
 Array = jax.Array
 Batch = dict[str, Array]
 
+# bytes of a batch that XLA:CPU copies row by row inside one kernel
+_SMALL = 4096
+
 
 class BatchTransform(Protocol):
     """What happens to a batch inside the program: to float, augmentation, standardisation.
@@ -32,7 +35,10 @@ class BatchTransform(Protocol):
 
 
 class _Batches:
-    """What all sources share: the position of each row, and what is done to a gathered batch."""
+    """What all sources share: the position of each row, and what is done to a gathered batch.
+
+    `plain` tells the engine that making a batch is only reading and a little arithmetic, not worth a buffer of its own.
+    """
 
     size: int
     batch_size: int
@@ -43,6 +49,11 @@ class _Batches:
     def num_batches(self) -> int:
         """Batches that show every example once: ceil(n / B)."""
         return -(-self.size // self.batch_size)
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing happens to a gathered batch but scaling."""
+        return self.transform is None or getattr(self.transform, "plain", False)
 
     def _rows(self, shard: Array | int, shards: int) -> Array:
         if self.batch_size % shards:
@@ -107,7 +118,7 @@ class Resident(_Batches):
         """
         rows = self._rows(shard, shards)
         index = example_index(step, rows, key, self.size, self.batch_size, self.shuffle)
-        return self._finish({name: array[index] for name, array in self.arrays.items()}, rows, step, key)
+        return self._finish({name: _gather(array, index) for name, array in self.arrays.items()}, rows, step, key)
 
     def take(self, indices: Any) -> Batch:
         """The examples `indices` [b] as one batch, all rows valid; without randomness beyond a constant key."""
@@ -147,8 +158,7 @@ class Staged(_Batches):
         local = jnp.asarray(step, jnp.int32) - self.start
         taken = {}
         for name, array in self.arrays.items():
-            begin = (local, rows[0]) + (jnp.int32(0),) * (array.ndim - 2)
-            taken[name] = jax.lax.dynamic_slice(array, begin, (1, rows.shape[0], *array.shape[2:]))[0]
+            taken[name] = _gather(array.reshape(-1, *array.shape[2:]), local * self.batch_size + rows)
         return self._finish(taken, rows, step, key)
 
     def stage(self, step: int, count: int, key: Array) -> "Staged":
@@ -221,6 +231,39 @@ class Streamed(_Batches):
         return self.stage(int(step), 1, key).batch(step, key, shard, shards)
 
 
+@struct.dataclass
+class Rounds:
+    """No data, only row numbers: for tasks that are judged on what they make themselves (episodes, samples).
+
+    Attributes:
+      size: how many rows are wanted in all, n.
+      batch_size: B.
+      start: number of the first row; splits that start elsewhere draw other noise.
+    """
+
+    size: int = struct.field(pytree_node=False)
+    batch_size: int = struct.field(pytree_node=False)
+    start: int = struct.field(pytree_node=False, default=0)
+
+    @property
+    def num_batches(self) -> int:
+        """ceil(n / B)."""
+        return -(-self.size // self.batch_size)
+
+    def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
+        """"row" [b] int32, start + B·step + row in the batch, and "mask" [b] float32; see `Resident.batch`."""
+        del key
+        count = self.batch_size // shards
+        rows = jnp.asarray(shard, jnp.int32) * count + jnp.arange(count, dtype=jnp.int32)
+        rows = jnp.asarray(step, jnp.int32) * self.batch_size + rows
+        return {"row": self.start + rows, "mask": (rows < self.size).astype(jnp.float32)}
+
+    def stage(self, step: int, count: int, key: Array) -> "Rounds":
+        """Itself."""
+        del step, count, key
+        return self
+
+
 def example_index(step: Any, rows: Any, key: Array, size: int, batch_size: int, shuffle: bool) -> Any:
     """Which example stands in `rows` of batch `step`; int32, in XLA for JAX rows and in NumPy for NumPy rows."""
     position = _position(step, batch_size, rows)
@@ -229,6 +272,25 @@ def example_index(step: Any, rows: Any, key: Array, size: int, batch_size: int, 
     if isinstance(position, np.ndarray):
         return np.minimum(position, np.uint32(size - 1)).astype(np.int32)
     return jnp.minimum(position, np.uint32(size - 1)).astype(jnp.int32)
+
+
+def _gather(array: Array, index: Array) -> Array:
+    """`array[index]` for int32 `index` [b] within bounds, in a buffer of its own: what uses the rows compiles alike
+    for every source, so that a step gives the same bits."""
+    shape = (index.shape[0], *array.shape[1:])
+    if jax.default_backend() != "cpu":
+        return jax.lax.optimization_barrier(array[index])
+    # XLA:CPU drops barriers before it fuses; loops and conditions that it cannot know to hold stay
+    zeros = jnp.zeros(shape, array.dtype)
+    if zeros.nbytes > _SMALL:
+        return jax.lax.cond(index[0] >= 0, lambda: array[index], lambda: zeros)
+
+    # a loop over this little is one kernel: 1 us where the gather needs 14
+    def copy(i, rows):
+        row = jax.lax.dynamic_index_in_dim(array, index[i], keepdims=True)
+        return jax.lax.dynamic_update_index_in_dim(rows, row, i, 0)
+
+    return jax.lax.fori_loop(0, shape[0], copy, zeros)
 
 
 def _position(step: Any, batch_size: int, rows: Any) -> Any:

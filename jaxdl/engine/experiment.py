@@ -18,7 +18,8 @@ class Task(Protocol):
 
     A task may also have
       `probe(state, batch, key) -> Metrics`: diagnostics of one training batch (gradient norms), run at each evaluation;
-      `predict(state, batch) -> dict[str, Array]`: outputs [B, ...] for evaluate, predict and the report.
+      `predict(state, batch) -> dict[str, Array]`: outputs [B, ...] for evaluate, predict and the report;
+      `items_per_step`: how many items one step handles, where they are not the rows of a batch.
     """
 
     @property
@@ -112,11 +113,17 @@ class Experiment:
       train: how often to log, evaluate and save.
       reported: "best" (by the last phase's objective) or "last": the parameters that a run is judged by.
       final: splits evaluated once, at the end, with the reported parameters.
+      judge: (`jaxdl.engine.judged.Judged`: one seed's reported networks) -> {"<split>/<name>": value}: what cannot be
+        summed over batches in the program (exact likelihood, BLEU, Fréchet distance, Elo). Called on the host once a
+        seed, after `final`, and by `evaluate`; its metrics join those of the record.
       data: {"name", "version", "fingerprint"} of the data set.
       items: what one example is called in items per second ("images", "characters").
       report: view of a finished run -> list of report sections; None: only curves and tables.
       read_input: a user's file -> arrays of one example, for `predict`.
+      input_source: what `read_input` returns -> a source of its rows, where one file is many (the windows of a text);
+        `show` then gets the outputs of all rows.
       show: outputs of `Task.predict` for one example -> {"label", "confidence", ...}, for `predict`.
+      sample: (view of a finished run, request) -> None: writes new samples, for `sample`.
       check: -> baselines to beat, a list of (name, value, comment), for `--check`.
       expected_loss: of a network that knows nothing (ln C for C classes), for `--check`.
       ensemble: view of a run over seeds -> metrics of the averaged prediction, for `evaluate`.
@@ -129,11 +136,14 @@ class Experiment:
     train: TrainConfig
     reported: str = "best"
     final: Mapping[str, Any] = field(default_factory=dict)
+    judge: Callable[[Any], Mapping[str, float]] | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     items: str = "examples"
     report: Callable[[Any], list] | None = None
     read_input: Callable[[str], dict] | None = None
+    input_source: Callable[[dict], Any] | None = None
     show: Callable[[dict], dict] | None = None
+    sample: Callable[[Any, Any], None] | None = None
     check: Callable[[], list] | None = None
     expected_loss: float | None = None
     ensemble: Callable[[Any], dict[str, float]] | None = None

@@ -11,6 +11,7 @@ from jaxdl.engine.devices import Layout, typed
 from jaxdl.engine.digest import digest
 from jaxdl.engine.experiment import Experiment
 from jaxdl.engine.folder import RunFolder, differences, plain
+from jaxdl.engine.judged import judged_metrics
 from jaxdl.engine.options import Options
 from jaxdl.engine.payload import named_shapes, unflatten
 from jaxdl.engine.program import Program, judged_nets, means, stream
@@ -102,17 +103,19 @@ def load_judged(experiment: Experiment, folder: RunFolder) -> Any:
 
 
 def evaluate(experiment: Experiment, folder: RunFolder, seed: int) -> dict[str, float]:
-    """Metrics "<split>/<name>" of a run's reported networks on every split of its last phase and on the final ones."""
+    """Metrics "<split>/<name>" of a run's reported networks on every split of its last phase, the final ones and what
+    the experiment's judge finds."""
     phase = experiment.phases[-1]
     layout = Layout(devices=tuple(jax.local_devices()[:1]))
     program = Program(phase, layout, 1)
-    state = layout.place(load_judged(experiment, folder), program.template)
+    judged = load_judged(experiment, folder)
+    state = layout.place(judged, program.template)
     keys = stream((seed,), "evaluation", len(experiment.phases) - 1)
     found = {}
     for split, source in {**phase.evaluations, **experiment.final}.items():
         values = means(program.evaluate(state, layout.place_source(source), keys), 0)
         found.update({f"{split}/{name}": value for name, value in values.items()})
-    return found
+    return found | judged_metrics(experiment, judged, 0, seed, program.template)
 
 
 def load_networks(workdir: str) -> tuple[dict[str, np.ndarray], str]:

@@ -13,7 +13,8 @@ from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout, typed
 from jaxdl.engine.experiment import Experiment, Phase
 from jaxdl.engine.folder import RunFolder
-from jaxdl.engine.payload import all_finite, one_seed, pack, unpack, without_poison
+from jaxdl.engine.judged import judged_metrics, last_training_metrics, split_rows
+from jaxdl.engine.payload import all_finite, pack, save_alone, unpack, without_poison
 from jaxdl.engine.position import Position
 from jaxdl.engine.program import Program, means, stream, transferred
 from jaxdl.engine.record import Trained
@@ -246,9 +247,13 @@ class _Run:
         self.step_seconds = (
             seconds / count if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * seconds / count
         )
-        size: int = getattr(self.phase.source, "batch_size", 0) or getattr(self.phase.task, "items_per_step", 1)
+        size: int = getattr(self.phase.task, "items_per_step", 0) or getattr(self.phase.source, "batch_size", 1)
         self.trained_items += count * size * sum(map(self.position.active, range(len(self.seeds))))
         self.trained_seconds += seconds
+
+    @property
+    def _rate(self) -> float:
+        return self.trained_items / self.trained_seconds if self.trained_seconds else 0.0
 
     def _log(self, split: str, sums: dict[str, Mean], t: int, active=None) -> list[dict[str, float]]:
         """One row a seed in metrics.jsonl; seeds that have ended write none."""
@@ -264,8 +269,7 @@ class _Run:
         if shown is not None:
             prefix = "" if split == "train" else f"{split}/"
             metrics = {prefix + name: value for name, value in values[shown].items() if split != "probe"}
-            rate = self.trained_items / self.trained_seconds if self.trained_seconds else 0.0
-            self.trainer.watcher.update(self.position.start[shown] + t, total, metrics, rate)
+            self.trainer.watcher.update(self.position.start[shown] + t, total, metrics, self._rate)
         return values
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
@@ -347,8 +351,7 @@ class _Run:
             position = Position.from_json(metadata["position"])
             if position.alive(i):
                 own = Checkpoints(self.folders[i].path / "checkpoints", say=self.trainer.watcher.say)
-                values = {"seeds": [self.seeds[i]], "position": position.of_seed(i).to_json()}
-                own.save(position.global_step(i), one_seed(arrays, i), values)
+                save_alone(own, arrays, position, i, self.seeds[i])
 
     def _settled(self) -> Position:
         """The position with this process's times added."""
@@ -367,30 +370,29 @@ class _Run:
     def finish(self) -> Trained:
         """The final metrics of the reported parameters, each split evaluated once."""
         state = self.program.judged(self.state, self.best) if self._keeps_best() else self.state
-        metrics: list[dict[str, float]] = [{} for _ in self.seeds]
-        for i, folder in enumerate(self.folders):
-            last = [row for row in folder.rows() if row["split"] == "train"][-1:]
-            metrics[i].update(
-                {f"train/{k}": v for row in last for k, v in row.items() if k not in ("step", "phase", "split")}
-            )
+        metrics = [last_training_metrics(folder) for folder in self.folders]
+        final: list[dict[str, float]] = [{} for _ in self.seeds]
         for split, source in {**self.phase.evaluations, **self.experiment.final}.items():
             if self.signals.pending:
                 raise Interrupted
             sums = self.program.evaluate(state, self.trainer.stager.evaluation(source), self.evaluation_keys)
-            for i, folder in enumerate(self.folders):
-                values = means(sums, i)
-                metrics[i].update({f"{split}/{name}": value for name, value in values.items()})
-                if split in self.experiment.final and self.position.alive(i):
-                    step = self.position.best_step[i] if self._keeps_best() else self.position.global_step(i)
-                    folder.append_rows([{"step": step, "phase": self.phase.name, "split": split, **values}])
+            for i, found in enumerate(final if split in self.experiment.final else metrics):
+                found.update({f"{split}/{name}": value for name, value in means(sums, i).items()})
+        judged = self.layout.gather(state)
+        for i in filter(self.position.alive, range(len(self.seeds))):
+            if self.signals.pending:
+                raise Interrupted
+            final[i] |= judged_metrics(self.experiment, judged, i, self.seeds[i], self.program.template)
+            step = self.position.best_step[i] if self._keeps_best() else self.position.global_step(i)
+            about = {"step": step, "phase": self.phase.name}
+            self.folders[i].append_rows([{**about, **row} for row in split_rows(final[i])])
         settled = self._settled()
-        rate = self.trained_items / self.trained_seconds if self.trained_seconds else 0.0
         return Trained(
             position=self.position,
             state=self.layout.gather(self.state),
-            judged=self.layout.gather(state),
-            metrics=metrics,
-            items_per_second=rate,
+            judged=judged,
+            metrics=[found | ended for found, ended in zip(metrics, final, strict=True)],
+            items_per_second=self._rate,
             seconds=settled.elapsed,
             compile_seconds=settled.compile,
             objective=self.phase.objective[0] if self.phase.objective else None,

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.engine.checkpoint import compare
+from jaxdl.engine.checkpoint import Checkpoints, compare
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.digest import flatten_with_names, part_name
+from jaxdl.engine.position import Position
 from jaxdl.engine.program import Program, judged_nets
 
 
@@ -65,6 +66,12 @@ def without_poison(arrays: dict[str, np.ndarray], seeds: list[int]) -> dict[str,
 def one_seed(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """A checkpoint's arrays for one of its seeds, still stacked: [1, ...]."""
     return {name: array[seed : seed + 1] for name, array in arrays.items()}
+
+
+def save_alone(own: Checkpoints, arrays: dict[str, np.ndarray], position: Position, index: int, seed: int) -> None:
+    """Saves seed number `index` of a stacked checkpoint's arrays and position as a checkpoint of its own."""
+    metadata = {"seeds": [seed], "position": position.of_seed(index).to_json()}
+    own.save(position.global_step(index), one_seed(arrays, index), metadata)
 
 
 def named_shapes(template: Any) -> dict[str, tuple]:

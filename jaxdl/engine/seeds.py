@@ -9,7 +9,7 @@ from jaxdl.engine.experiment import Experiment
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.loop import Trainer
 from jaxdl.engine.options import Options, choose_layout
-from jaxdl.engine.payload import one_seed
+from jaxdl.engine.payload import save_alone
 from jaxdl.engine.position import Position
 from jaxdl.engine.record import Trained, first_record, outcome, program_facts
 from jaxdl.engine.signals import Interrupted, Signals
@@ -120,8 +120,7 @@ class SeedRuns:
             return
         for k, i in enumerate(indices):
             if trained.position.alive(k):
-                values = {"seeds": [self.seeds[i]], "position": trained.position.of_seed(k).to_json()}
-                self._own(i).save(trained.position.global_step(k), one_seed(restored[0], k), values)
+                save_alone(self._own(i), restored[0], trained.position, k, self.seeds[i])
 
     def _dissolve(self, arrays: dict, metadata: dict) -> None:
         """Gives the unfinished seeds of a stacked checkpoint their own, so that they can go on in another company."""
@@ -129,8 +128,7 @@ class SeedRuns:
         for k, seed in enumerate(metadata["seeds"]):
             own = Checkpoints(self.group.path / f"seed{seed}" / "checkpoints", say=self.watcher.say)
             if position.alive(k) and (own.steps() or [-1])[-1] < position.global_step(k):
-                values = {"seeds": [seed], "position": position.of_seed(k).to_json()}
-                own.save(position.global_step(k), one_seed(arrays, k), values)
+                save_alone(own, arrays, position, k, seed)
         self._stacked().remove()
 
     def _write_record(self, trainer: Trainer, i: int, values: dict) -> None:

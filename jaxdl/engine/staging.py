@@ -1,12 +1,13 @@
 """Batches ahead of the program: resident arrays are placed once, streamed ones are read while the last chunk runs."""
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxdl.engine.devices import Layout
+from jaxdl.engine.evaluation import stage_seeds
 
 
 class Stager:
@@ -32,6 +33,8 @@ class Stager:
     def evaluation(self, source: Any) -> Any:
         """Like `placed`, with batches rounded up to a multiple of the devices."""
         size = -(-source.batch_size // self.layout.shards) * self.layout.shards
+        if getattr(source, "streamed", False):
+            return source if size == source.batch_size else dataclasses.replace(source, batch_size=size)
         if size == source.batch_size:
             return self.placed(source)
         if id(source) not in self._placed:
@@ -56,5 +59,4 @@ class Stager:
         return staged
 
     def _read(self, source, t: int, count: int, keys: np.ndarray):
-        parts = [source.stage(t, count, jax.random.wrap_key_data(key)) for key in keys]
-        return self.layout.place_source(jax.tree.map(lambda *leaves: np.stack(leaves), *parts))
+        return self.layout.place_source(stage_seeds(source, t, count, keys))

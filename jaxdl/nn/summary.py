@@ -30,17 +30,31 @@ class Row:
     flops: int
 
 
-def layer_table(model: nn.Module, x_shape: Sequence[int], dtype: Any = jnp.float32) -> list[Row]:
+def example_inputs(example: Sequence[Any], batch_size: int, dtype: Any = jnp.float32) -> tuple[Any, ...]:
+    """What a model is called with, as shapes and dtypes with their batch axis.
+
+    Args:
+      example: the shape of a model's one input without batch axis, or one `jax.ShapeDtypeStruct` per input.
+      batch_size: B.
+      dtype: of an input given by its shape.
+    """
+    if example and isinstance(example[0], jax.ShapeDtypeStruct):
+        return tuple(jax.ShapeDtypeStruct((batch_size, *each.shape), each.dtype) for each in example)
+    return (jax.ShapeDtypeStruct((batch_size, *example), dtype),)
+
+
+def layer_table(model: nn.Module, x_shape: Sequence[Any], dtype: Any = jnp.float32) -> list[Row]:
     """The model's layers in the order in which they are applied.
 
     Modules that only hold other modules have no row. A layer applied several times has one row, its parameters
     counted once and its operations each time.
 
     Args:
-      model: a module called as `model(x, train)`.
-      x_shape: [B, ...], the shape of the input with its batch axis.
-      dtype: dtype of the input.
+      model: a module called as `model(x, train)`, or `model(x, y, train)` with two inputs.
+      x_shape: [B, ...], the shape of the input with its batch axis, or what `example_inputs` returns.
+      dtype: dtype of an input given by its shape.
     """
+    inputs = example_inputs(x_shape[1:], x_shape[0], dtype) if isinstance(x_shape[0], int) else tuple(x_shape)
     calls: list[tuple[tuple[str, ...], str, dict[str, tuple[int, ...]], tuple[int, ...]]] = []
 
     def record(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -53,13 +67,13 @@ def layer_table(model: nn.Module, x_shape: Sequence[int], dtype: Any = jnp.float
 
     with nn.intercept_methods(record):
         keys = {"params": jax.random.key(0), "noise": jax.random.key(0)}
-        jax.eval_shape(lambda x: model.init(keys, x, train=False), jax.ShapeDtypeStruct(tuple(x_shape), dtype))
+        jax.eval_shape(lambda *x: model.init(keys, *x, train=False), *inputs)
     parents = {path[:i] for path, *_ in calls for i in range(len(path))}
     rows: dict[tuple[str, ...], Row] = {}
     for path, kind, own, shape in calls:
         if path in parents and not own:
             continue
-        flops = _flops(kind, own, shape, x_shape[0])
+        flops = _flops(kind, own, shape, inputs[0].shape[0])
         if path in rows:
             flops += rows[path].flops
         parameters = sum(math.prod(s) for s in own.values())
@@ -74,6 +88,8 @@ def _shape(outputs: Any) -> tuple[int, ...]:
 
 def _flops(kind: str, own: dict[str, tuple[int, ...]], shape: tuple[int, ...], batch: int) -> int:
     values = math.prod(shape) // max(batch, 1)
+    if "recurrent_kernel" in own:
+        return 2 * (math.prod(own["kernel"]) + math.prod(own["recurrent_kernel"])) * (values // shape[-1])
     if "kernel" in own:
         positions = values // own["kernel"][-1]
         return 2 * math.prod(own["kernel"]) * positions + (values if "bias" in own else 0)

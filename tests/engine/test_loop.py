@@ -37,7 +37,7 @@ def compilations():
 def test_a_chunk_is_one_dispatch_of_one_program(tmp_path, monkeypatch):
     """With empty caches any other program that a dispatch starts would have to be compiled again."""
     calls, compiled = [], []
-    dispatch, call = loop._Run._dispatch, Program._call
+    dispatch, call = loop._Run._dispatch, Program.call
 
     def counted(self, name, build, args):
         calls[-1].append(name)
@@ -53,7 +53,7 @@ def test_a_chunk_is_one_dispatch_of_one_program(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop._Run, "_dispatch", watched)
     calls.append([])
-    monkeypatch.setattr(Program, "_call", counted)
+    monkeypatch.setattr(Program, "call", counted)
     train(tiny.regression(), tmp_path)
     inside = [names[:1] for names in calls[1:]]
     assert len(inside) >= 12
@@ -90,7 +90,7 @@ def test_a_hidden_copy_to_the_device_is_an_error():
     state, _, bad = program.train(*args, *common)  # places them itself
     assert program.host_bad(bad) == [-1]
     with pytest.raises(Exception, match="isallowed host-to-device transfer"):
-        program._call("train", None, (state, *args[1:], *common))
+        program.call("train", None, (state, *args[1:], *common))
 
 
 def test_everything_is_compiled_after_the_first_evaluation(tmp_path, monkeypatch):

@@ -109,8 +109,19 @@ def test_streamed_data_equals_resident(seeds_mode, tmp_path):
     source = resident.phases[0].source
     arrays = {name: np.asarray(array) for name, array in source.arrays.items()}
     stream = Streamed.of(arrays, source.batch_size, shuffle=True, capacity=5)
-    phase = dataclasses.replace(resident.phases[0], source=stream)
-    streamed = dataclasses.replace(resident, phases=(phase,))
+
+    def on_host(sources):  # fewer batches a stage than there are, and a last stage that is not full
+        return {
+            name: Streamed.of(
+                {k: np.asarray(v) for k, v in each.arrays.items()}, each.batch_size, shuffle=False, capacity=2
+            )
+            for name, each in sources.items()
+        }
+
+    splits = resident.phases[0].evaluations
+    assert all(each.num_batches % 2 and each.num_batches > 2 for each in splits.values())
+    phase = dataclasses.replace(resident.phases[0], source=stream, evaluations=on_host(splits))
+    streamed = dataclasses.replace(resident, phases=(phase,), final=on_host(resident.final))
     for name, experiment in (("resident", resident), ("streamed", streamed)):
         train(experiment, tmp_path / name, seeds=2, seeds_mode=seeds_mode)
     for seed in ("seed0", "seed1"):
