@@ -28,6 +28,7 @@ class Options:
 
     chosen: str = option("", "how the settings were chosen, one sentence; on validation data, never on the test split")
     published: str = option("", "the published number and its source")
+    metric: str = option("", "the metric that the README shows, as in record.json; empty: test accuracy, or the first of test")
     render: bool = option(False, "only render the README's table again")
 
 
@@ -46,7 +47,7 @@ def main(arguments: cli.Arguments) -> int:
     if not flags.render:
         if not flags.chosen:
             raise UserError("--chosen is missing: say in one sentence how the settings were chosen")
-        found = entry(pathlib.Path(flags.workdir), flags.chosen, flags.published)
+        found = entry(pathlib.Path(flags.workdir), flags.chosen, flags.published, flags.metric)
         results[found["key"]] = found
         RESULTS.write_text(
             json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -61,11 +62,11 @@ def read() -> dict[str, dict]:
     return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
 
 
-def entry(workdir: pathlib.Path, chosen: str, published: str = "") -> dict[str, Any]:
+def entry(workdir: pathlib.Path, chosen: str, published: str = "", metric: str = "") -> dict[str, Any]:
     """What the ledger keeps of a run folder: config digest, seeds, every value, and how settings were chosen.
 
     Raises:
-      UserError: the run is not finished.
+      UserError: the run is not finished, or has no such metric.
     """
     from experiments.session import read_config, run_folders
 
@@ -76,12 +77,15 @@ def entry(workdir: pathlib.Path, chosen: str, published: str = "") -> dict[str, 
     done = [record for record in records if record["status"] == "done"]
     settings = {name: value for name, value in config.items() if name != "seed"}
     names = [name for name in done[0]["metrics"] if not name.startswith("train/")] if done else []
+    if metric and metric not in names:
+        raise UserError(f"the run has no metric {metric!r}: it has {', '.join(names)}")
     first = records[0]
     return {
         "key": f"{config['recipe']} on {first['data']['name']}",
         "recipe": config["recipe"],
         "data": first["data"],
         "published": published,
+        "metric": metric,
         "chosen": chosen,
         "config_digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         "config": settings,
@@ -122,11 +126,12 @@ def result(found: dict) -> str:
     from jaxdl.objectives.statistics import mean_interval
 
     names = [name for name in found["metrics"] if name.startswith("test/")] or list(found["metrics"])
-    name = next((name for name in names if name.endswith("accuracy")), names[0])
+    name = found.get("metric") or next((name for name in names if name.endswith("accuracy")), names[0])
     values = found["metrics"][name]
-    share = name.endswith("accuracy")
+    share = name.endswith(("accuracy", "exact_match"))
     scale, unit = (100.0, " %") if share else (1.0, "")
-    label = name.split("/")[1].replace("_", " ")
+    split, label = name.split("/")
+    label = label.replace("_", " ") if split == "test" else f"{split} {label.replace('_', ' ')}"
     if len(values) == 1:
         return f"{label} {scale * values[0]:.2f}{unit} (n = 1)"
     interval = mean_interval(values)

@@ -110,19 +110,12 @@ def result_block(session: Any, run: Any) -> None:
 
 
 def write_reports(session: Any, run: Any) -> None:
-    """report.html and plots/ of each seed's folder and, over seeds, of the group's."""
+    """report.html and plots/ of the run folder; over seeds one report of all, above their folders."""
     rows = [folder.rows() for folder in run.folders]
-    whole = View(session, run.folders, run.records, rows)
-    if run.summary is not None:
-        _write(whole, run.folder)
-        for i in range(len(run.folders)):
-            part = View(session, [run.folders[i]], [run.records[i]], [rows[i]])
-            _write(part, run.folders[i], brief=True)
-    else:
-        _write(whole, run.folder)
+    _write(View(session, run.folders, run.records, rows), run.folder)
 
 
-def _write(view: View, folder: RunFolder, brief: bool = False) -> None:
+def _write(view: View, folder: RunFolder) -> None:
     from jaxdl.reports.curves import learning_curves, phases_section
     from jaxdl.reports.norms import norms_section
     from jaxdl.reports.overview import headline, record_facts
@@ -138,7 +131,7 @@ def _write(view: View, folder: RunFolder, brief: bool = False) -> None:
         finals = [name for name in view.records[view.done[0]]["metrics"] if not name.startswith("train/")]
         finals.sort(key=lambda name: (not name.startswith("test/"), "accuracy" not in name))
         headlines = [headline(name, view.values(name)) for name in finals[:4]]
-        if not brief and view.experiment.report is not None:
+        if view.experiment.report is not None:
             sections += view.experiment.report(view)
     sections.append(norms_section(view.rows, view.layers))
     record = dict(view.records[0])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdl.nn.context import row_keys
+from jaxdl.nn.noise import row_bits
 
 Array = jax.Array
 
@@ -50,7 +51,7 @@ class Dropout(nn.Module):
             return x
         shape = tuple(1 if axis in self.broadcast else n for axis, n in enumerate(x.shape))[1:]
         keys = row_keys(self.make_rng("noise"), x.shape[0])
-        bits = jax.vmap(lambda key: jax.random.bits(key, shape, jnp.uint16))(keys)
+        bits = row_bits(keys, shape, jnp.uint16)
         kept = jnp.maximum(jnp.round((1.0 - jnp.asarray(rate, jnp.float32)) * _LEVELS), 1.0)
         scale = (_LEVELS / kept).astype(x.dtype)
         return jnp.where(bits < kept, x * scale, jnp.zeros((), x.dtype))

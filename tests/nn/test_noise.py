@@ -1,0 +1,57 @@
+"""Threefry against JAX's own, and the numbers made of its bits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdl.nn.noise import row_bernoulli, row_bits, row_uniform, threefry
+
+KEYS = jax.random.split(jax.random.key(0), 3)
+
+
+def test_threefry_is_that_of_jax():
+    from jax.extend.random import threefry_2x32
+
+    data = jax.random.key_data(KEYS)
+    counter = jnp.arange(10, dtype=jnp.uint32)
+    for key in data:
+        expected = threefry_2x32((key[0], key[1]), jnp.concatenate([counter, counter + 7]))
+        found = threefry((key[0], key[1]), (counter, counter + 7))
+        np.testing.assert_array_equal(jnp.concatenate(found), expected)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(jnp.uint32, (5, 3)), (jnp.uint16, (7, 7)), (jnp.uint16, (2,))])
+def test_each_row_has_its_own_bits_whatever_else_is_in_the_batch(dtype, size):
+    bits = np.asarray(row_bits(KEYS, size, dtype))
+    assert bits.shape == (3, *size) and bits.dtype == dtype
+    np.testing.assert_array_equal(row_bits(KEYS[1:2], size, dtype)[0], bits[1])
+    assert len(np.unique(bits)) == bits.size
+    with pytest.raises(ValueError, match="uint32 or uint16"):
+        row_bits(KEYS, size, jnp.uint8)
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint32, jnp.uint16])
+def test_every_bit_is_fair_and_neighbours_do_not_depend_on_each_other(dtype):
+    bits = np.asarray(row_bits(jax.random.split(jax.random.key(1), 64), (1024,), dtype)).astype(np.uint64)
+    width = 8 * np.dtype(dtype).itemsize
+    planes = (bits[..., None] >> np.arange(width, dtype=np.uint64)) & np.uint64(1)
+    assert abs(planes.mean(axis=(0, 1)) - 0.5).max() < 0.01
+    centred = bits / 2.0**width - 0.5
+    for shift in (1, 256, 512):
+        assert abs((centred[:, shift:] * centred[:, :-shift]).mean() * 12) < 0.02
+    assert abs((centred[1:] * centred[:-1]).mean() * 12) < 0.02
+
+
+def test_uniform_numbers_lie_in_their_interval_evenly():
+    u = np.sort(np.asarray(row_uniform(jax.random.split(jax.random.key(2), 50), (400,))).reshape(-1))
+    assert u[0] >= 0 and u[-1] < 1
+    # Kolmogorov-Smirnov at the 0.1 % level
+    assert np.abs(u - (np.arange(len(u)) + 0.5) / len(u)).max() < 1.95 / np.sqrt(len(u))
+
+
+def test_bernoulli_keeps_its_probabilities_and_zero_and_one_are_sure():
+    p = jnp.tile(jnp.array([0.0, 0.02, 0.5, 0.999, 1.0]), (20000, 1))
+    found = row_bernoulli(jax.random.split(jax.random.key(3), 20000), p)
+    np.testing.assert_allclose(found.mean(axis=0), p[0], atol=0.012)
+    assert found[:, 0].max() == 0.0 and found[:, 4].min() == 1.0 and found.dtype == p.dtype
