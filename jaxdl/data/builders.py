@@ -18,7 +18,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar, mnist
 
-from jaxdl.data.splits import stratified_order
+from jaxdl.data.audio import wav_files
+from jaxdl.data.corpora import pydoc_documents, stdlib_documents, stdlib_version
+from jaxdl.data.splits import split_by_hash, stratified_order
 from jaxdl.errors import UserError
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -112,7 +114,105 @@ class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
             yield i, {"id": f"{prefix}{i:05d}", "image": png_bytes(image), "label": int(label)}
 
 
-BUILDERS: dict[str, Any] = {"digits": Digits, "mnist": MNIST, "fashion_mnist": FashionMNIST, "cifar10": Cifar10}
+class TinyShakespeare(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """40,000 lines of Shakespeare (Karpathy 2015): one text, cut at 90 % and at 95 %."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+
+    def _info(self):
+        return _text_info(self, "40,000 lines from plays of Shakespeare.", self.URL)
+
+    def _split_generators(self, dl_manager):
+        paths = _local_files(dl_manager, ["input.txt"]) or _download(dl_manager, {"input.txt": self.URL})
+        text = paths["input.txt"].read_text(encoding="utf-8")
+        first = int(len(text) * 0.9)
+        second = first + int((len(text) - first) * 0.5)
+        parts = {"train": text[:first], "validation": text[first:second], "test": text[second:]}
+        return {split: self._generate_examples(split, part) for split, part in parts.items()}
+
+    def _generate_examples(self, split, text):
+        yield split, {"text": text}
+
+
+class Stdlib(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Source of the standard library's modules (`corpora.STDLIB_MODULES`), split by hash of their names, 80/10/10 %."""
+
+    VERSION = tfds.core.Version(stdlib_version())
+    documents = staticmethod(stdlib_documents)
+
+    def _info(self):
+        return _text_info(self, type(self).__doc__ or "", "https://docs.python.org/3/library", name=True)
+
+    def _split_generators(self, dl_manager):
+        documents = self.documents()
+        names = sorted(documents)
+        parts = split_by_hash(names, np.zeros(len(names), int))
+        chosen = {split: {names[i]: documents[names[i]] for i in indices} for split, indices in parts.items()}
+        return {split: self._generate_examples(part) for split, part in chosen.items()}
+
+    def _generate_examples(self, documents):
+        for name, text in documents.items():
+            yield name, {"name": name, "text": text}
+
+
+class PydocTopics(Stdlib, skip_registration=True):  # type: ignore[call-arg]
+    """Python's reference in English (`pydoc_data.topics`), split by hash of the topics, 80/10/10 %."""
+
+    VERSION = tfds.core.Version(stdlib_version())
+    documents = staticmethod(pydoc_documents)
+
+
+class SpokenDigit(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """2500 recordings of spoken digits at 8 kHz (Free Spoken Digit Dataset); TFDS's Audio feature needs TensorFlow."""
+
+    VERSION = tfds.core.Version("1.0.9")
+    URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz"
+
+    def _info(self):
+        features = {
+            "audio": tfds.features.Tensor(shape=(None,), dtype=np.int64),
+            "audio/filename": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=tfds.features.FeaturesDict(features),
+            homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
+        )
+
+    def _split_generators(self, dl_manager):
+        source = _manual_dir(dl_manager) or _download(dl_manager, {"all": self.URL})["all"]
+        archives = sorted(source.glob("*.tar.gz")) if source.is_dir() else []
+        return {"train": self._generate_examples(archives[0] if archives else source)}
+
+    def _generate_examples(self, source):
+        for name, samples in wav_files(source):
+            yield name, {"audio": samples.astype(np.int64), "audio/filename": name, "label": int(name[0])}
+
+
+BUILDERS: dict[str, Any] = {
+    "digits": Digits,
+    "mnist": MNIST,
+    "fashion_mnist": FashionMNIST,
+    "cifar10": Cifar10,
+    "tiny_shakespeare": TinyShakespeare,
+    "spoken_digit": SpokenDigit,
+    "stdlib": Stdlib,
+    "pydoc_topics": PydocTopics,
+}
+
+
+def _text_info(builder: Any, description: str, homepage: str, name: bool = False) -> Any:
+    features = {"text": tfds.features.Text(), **({"name": tfds.features.Text()} if name else {})}
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=description,
+        features=tfds.features.FeaturesDict(features),
+        supervised_keys=None,
+        homepage=homepage,
+    )
 
 
 def png_bytes(image: np.ndarray) -> io.BytesIO:

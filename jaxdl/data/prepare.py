@@ -14,6 +14,8 @@ PREPARABLE = {
     "mnist": ("train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the two t10k files", 12),
     "fashion_mnist": ("train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the two t10k files", 31),
     "cifar10": ("cifar-10-binary.tar.gz or cifar-10-python.tar.gz, packed or unpacked", 170),
+    "spoken_digit": ("v1.0.9.tar.gz of Jakobovski/free-spoken-digit-dataset, or its WAV files", 17),
+    "tiny_shakespeare": ("input.txt of karpathy/char-rnn", 1),
 }
 
 
@@ -89,4 +91,4 @@ def _first_line(error: BaseException) -> str:
 
 
 def _sizes(splits: dict) -> str:
-    return ", ".join(f"{len(arrays['label'])} {split}" for split, arrays in splits.items())
+    return ", ".join(f"{len(next(iter(arrays.values())))} {split}" for split, arrays in splits.items())

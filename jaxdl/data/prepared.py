@@ -55,15 +55,18 @@ def version_folder(data_dir: Path, name: str) -> Path | None:
 
 
 def open_prepared(name: str, data_dir: str) -> tuple[Splits, dict]:
-    """All splits of a prepared image set, decoded.
+    """All splits of a prepared set of images, texts or recordings, decoded.
 
     Args:
       name: TFDS name.
       data_dir: folder of prepared sets; "": `default_dir()`.
 
     Returns:
-      split -> {"image" [n, H, W, C] uint8, "label" [n] int32, derived sums} and facts {"version", "classes", "jpeg",
-      "fingerprint"}; "jpeg" is the quality 1 ... 100 of stored JPEGs, 0 for lossless storage.
+      For images split -> {"image" [n, H, W, C] uint8, "label" [n] int32, derived sums} and facts {"version",
+      "classes", "jpeg", "fingerprint"}; "jpeg" is the quality 1 ... 100 of stored JPEGs, 0 for lossless storage.
+      For texts split -> {"text" [n]} (see `code_points`) and facts {"version", "fingerprint"}.
+      For recordings split -> {"label", "length" [n] int32, "wave" [m] int16 (one after another), "file" [n] bytes} and
+      facts {"version", "fingerprint"}.
 
     Raises:
       UserError: not prepared, incomplete, damaged, or in a format that needs TensorFlow; says which command to run.
@@ -76,20 +79,30 @@ def open_prepared(name: str, data_dir: str) -> tuple[Splits, dict]:
 
 
 def open_digits() -> tuple[Splits, dict]:
-    """The embedded digits, prepared into the user's cache on first use; see `open_prepared`."""
-    target = cache_dir() / "tfds" / "digits" / "1.0.0"
+    """The embedded digits; see `open_embedded`."""
+    return open_embedded("digits", "1.0.0")
+
+
+def open_embedded(name: str, version: str) -> tuple[Splits, dict]:
+    """A set that needs no download, prepared into the user's cache on first use; see `open_prepared`.
+
+    Args:
+      name: a key of `builders.BUILDERS`.
+      version: its builder's "x.y.z".
+    """
+    target = cache_dir() / "tfds" / name / version
     remedy = f"delete {target} and start again"
     if (target / "dataset_info.json").is_file():
-        return open_folder(target, "digits", remedy)
+        return open_folder(target, name, remedy)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # prepared aside and renamed, so that two processes at once do not meet
-        with tempfile.TemporaryDirectory(prefix=".digits-", dir=target.parent) as temporary:
-            move_into_place(build("digits", Path(temporary)), target)
-        return open_folder(target, "digits", remedy)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as temporary:
+            move_into_place(build(name, Path(temporary)), target)
+        return open_folder(target, name, remedy)
     except OSError:  # the cache cannot be written
         with tempfile.TemporaryDirectory() as temporary:
-            return open_folder(build("digits", Path(temporary)), "digits", remedy)
+            return open_folder(build(name, Path(temporary)), name, remedy)
 
 
 def build(name: str, data_dir: Path, *, manual_dir: str = "", download_dir: Path | None = None) -> Path:
@@ -150,6 +163,10 @@ def _decode(path: Path) -> tuple[Splits, dict]:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(str(path))
+        if "text" in builder.info.features:
+            return _decode_text(builder), {"version": path.name}
+        if "audio" in builder.info.features:
+            return _decode_audio(builder), {"version": path.name}
         splits: Splits = {}
         for split in builder.info.splits:
             source: Any = builder.as_data_source(split)
@@ -163,6 +180,35 @@ def _decode(path: Path) -> tuple[Splits, dict]:
         stored = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})[0]["image"]
         classes = list(builder.info.features["label"].names)
     return splits, {"version": path.name, "classes": classes, "jpeg": jpeg_quality(stored)}
+
+
+def _decode_text(builder: Any) -> Splits:
+    splits: Splits = {}
+    for split in builder.info.splits:
+        source: Any = builder.as_data_source(split)
+        texts = [source[i]["text"] for i in range(len(source))]
+        splits[split] = {"text": code_points("".join(bytes(text).decode("utf-8") for text in texts))}
+    return splits
+
+
+def _decode_audio(builder: Any) -> Splits:
+    splits: Splits = {}
+    for split in builder.info.splits:
+        source: Any = builder.as_data_source(split)
+        examples = source.__getitems__(list(range(len(source))))
+        waves = [np.asarray(example["audio"]).astype(np.int16) for example in examples]
+        splits[split] = {
+            "label": np.array([example["label"] for example in examples], np.int32),
+            "length": np.array([len(wave) for wave in waves], np.int32),
+            "wave": np.concatenate(waves),
+            "file": np.array([example["audio/filename"] for example in examples], "S"),
+        }
+    return splits
+
+
+def code_points(text: str) -> np.ndarray:
+    """Unicode numbers of the characters, [n] uint32."""
+    return np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.uint32)
 
 
 def with_sums(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
