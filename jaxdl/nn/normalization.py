@@ -1,5 +1,6 @@
-"""Batch normalisation that knows of padding and of other devices."""
+"""Batch normalisation that knows of padding and of other devices; layer normalisation that is fast on CPU."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -86,3 +87,59 @@ def batch_moments(x: Array, shift: Array) -> tuple[Array, Array]:
     count = jnp.maximum(count, 1e-6)
     mean = first / count
     return mean + shift, jnp.maximum(second / count - jnp.square(mean), 0.0)
+
+
+class LayerNorm(nn.Module):
+    """y = scale · (x − E[x]) / √(Var[x] + ε) + bias for each position, over its channels; Ba, Kiros and Hinton 2016.
+
+    Moments and gradient are computed in float32. Do not count on forward mode (`jax.jvp`): it has its own gradient.
+
+    Attributes:
+      epsilon: added to the variance.
+      use_bias: whether to learn a bias.
+      dtype: dtype of the output; None for that of the input.
+    """
+
+    epsilon: float = 1e-5
+    use_bias: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Normalises x [..., C]."""
+        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:], jnp.float32)
+        y = layer_norm(x.astype(jnp.float32), scale, self.epsilon)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], jnp.float32)
+        return y.astype(x.dtype if self.dtype is None else self.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def layer_norm(x: Array, scale: Array, epsilon: float) -> Array:
+    """scale [C] · (x − E[x]) / √(Var[x] + ε) over the last axis of x [..., C] float32."""
+    return _layer_norm_forward(x, scale, epsilon)[0]
+
+
+# Means over channels are products with a vector: XLA:CPU would compute a reduction anew for every element that uses it
+# (2.5 times the whole step of a small Transformer, jax 0.10.2).
+def _mean_over_channels(x: Array) -> Array:
+    return x @ jnp.full((x.shape[-1], 1), 1.0 / x.shape[-1], jnp.float32)
+
+
+def _layer_norm_forward(x, scale, epsilon):
+    centred = x - _mean_over_channels(x)
+    factor = lax.rsqrt(_mean_over_channels(jnp.square(centred)) + epsilon)
+    normal = centred * factor
+    return normal * scale, (normal, factor, scale)
+
+
+def _layer_norm_backward(epsilon, kept, gradient):
+    normal, factor, scale = kept
+    product = gradient * normal
+    dscale = (jnp.ones((1, product.size // product.shape[-1])) @ product.reshape(-1, product.shape[-1]))[0]
+    scaled = gradient * scale
+    dx = factor * (scaled - _mean_over_channels(scaled) - normal * _mean_over_channels(product * scale))
+    return dx, dscale
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
