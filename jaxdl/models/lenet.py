@@ -19,7 +19,8 @@ class LeNet5(nn.Module):
     """Convolution 5×5, pooling 2×2, convolution 5×5, pooling 2×2, three dense layers; LeCun et al. 1998.
 
     With 32×32 images and the default widths the maps are 6@28×28, 6@14×14, 16@10×10, 16@5×5, then 120, 84 and 10
-    units. 28×28 images are padded to these sizes. Smaller ones (8×8 digits) are padded in both convolutions.
+    units. 28×28 images are padded to these sizes. Smaller ones (8×8 digits) are padded in both convolutions. The last
+    hidden layer is sown as "features" into the collection "intermediates", for who asks for it.
 
     Attributes:
       features: two numbers of maps and two widths of dense layers.
@@ -58,6 +59,7 @@ class LeNet5(nn.Module):
         x = get_activation(self.activation)(nn.Dense(third, kernel_init=nn.initializers.he_normal())(x), train)
         x = Dropout(self.dropout)(x, train)
         x = get_activation(self.activation)(nn.Dense(fourth, kernel_init=nn.initializers.he_normal())(x), train)
+        self.sow("intermediates", "features", x)
         return nn.Dense(self.num_classes)(x)
 
     def _pool(self, x: Array, train: bool) -> Array:
