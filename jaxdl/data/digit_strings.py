@@ -195,10 +195,10 @@ def varied(wave: Array, samples: Array, key: Array, config: VariationConfig) -> 
     drawn = jax.random.uniform(_draw(key, 0))
     # slower speech must still fit
     speed = jnp.maximum(1.0 + config.speed * (2.0 * drawn - 1.0), samples / wave.shape[0])
-    length = jnp.floor(samples / speed).astype(jnp.int32)
+    length = jnp.maximum(jnp.floor(samples / speed).astype(jnp.int32), 1)
     place = jnp.arange(wave.shape[0])
     inside = place < length
-    played = jnp.where(inside, interpolated(wave, jnp.zeros_like(place), place * speed), 0.0)
+    played = jnp.where(inside, interpolated(wave, jnp.zeros_like(place), place * (samples / length)), 0.0)
     return noisy(played, inside, length, config.snr, _draw(key, 1)), length
 
 

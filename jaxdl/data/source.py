@@ -243,7 +243,7 @@ class Rounds:
 
     size: int = struct.field(pytree_node=False)
     batch_size: int = struct.field(pytree_node=False)
-    start: int = struct.field(pytree_node=False, default=0)
+    start: Any = np.int32(0)  # an argument of the program, so that validation and test share one
 
     @property
     def num_batches(self) -> int:

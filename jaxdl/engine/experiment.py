@@ -119,7 +119,7 @@ class Experiment:
       data: {"name", "version", "fingerprint"} of the data set.
       items: what one example is called in items per second ("images", "characters").
       report: view of a finished run -> list of report sections; None: only curves and tables.
-      read_input: a user's file -> arrays of one example, for `predict`.
+      read_input: a user's file -> arrays of one example, or a list of (name, arrays) of several, for `predict`.
       input_source: what `read_input` returns -> a source of its rows, where one file is many (the windows of a text);
         `show` then gets the outputs of all rows.
       show: outputs of `Task.predict` for one example -> {"label", "confidence", ...}, for `predict`.
@@ -140,7 +140,7 @@ class Experiment:
     data: Mapping[str, Any] = field(default_factory=dict)
     items: str = "examples"
     report: Callable[[Any], list] | None = None
-    read_input: Callable[[str], dict] | None = None
+    read_input: Callable[[str], Any] | None = None
     input_source: Callable[[dict], Any] | None = None
     show: Callable[[dict], dict] | None = None
     sample: Callable[[Any, Any], None] | None = None

@@ -1,6 +1,7 @@
 """A look at an experiment before it trains: the loss at the start, gradients, and whether one batch can be learnt."""
 
 import dataclasses
+import math
 import pathlib
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,8 @@ def first_look(experiment: Experiment, seed: int) -> Look:
 
 
 def overfit(experiment: Experiment, seed: int, steps: int, folder: str) -> tuple[float, float]:
-    """Trains on the first batch alone; the training loss over the first and over the last tenth of the steps."""
+    """Trains on the first batch alone; the training loss over the first and over the last tenth of the steps (NaN where a
+    task has none)."""
     phase = experiment.phases[0]
     one = Repeated(first_batch(phase.source, seed), phase.source.batch_size)
     phase = dataclasses.replace(phase, source=one, steps=steps, evaluations={}, objective=None, patience=0, stop=None)
@@ -85,7 +87,7 @@ def overfit(experiment: Experiment, seed: int, steps: int, folder: str) -> tuple
     run = RunFolder(folder)
     layout = Layout(devices=tuple(jax.local_devices()[:1]))
     Trainer(small, layout).run((seed,), [run], Checkpoints(pathlib.Path(folder) / "checkpoints"))
-    losses = [row["loss"] for row in run.rows() if row["split"] == "train"]
+    losses = [row["loss"] for row in run.rows() if row["split"] == "train" and "loss" in row] or [math.nan]
     return losses[0], losses[-1]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdl.reports.intervals import interval_over_seeds
+from jaxdl.reports.overview import is_fraction
 from jaxdl.reports.page import Figure, Section, Table
 from jaxdl.reports.style import (
     GREY,
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 _NOT_METRICS = {"step", "phase", "split", "seed", "time", "wall_time_s", "items_per_second", "epoch"}
 _SPLITS = ("train", "validation", "test")
-_FRACTIONS = {"accuracy", "top5_accuracy", "error", "error_rate", "precision", "recall", "f1"}
-_FALLING = {"loss", "error", "error_rate", "perplexity", "mse", "rmse", "mae"}
+# by the end of the name: "squared_error", "digit_error_rate"
+_FALLING = ("loss", "error", "error_rate", "perplexity", "mse", "rmse", "mae")
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def draw_curves(
     """
     figure = new_figure()
     axes = figure.add_subplot()
-    fraction = name in _FRACTIONS
+    fraction = is_fraction(name)
     means = []
     for index, (split, one) in enumerate(curves.items()):
         color = SPLIT_COLORS.get(split, PALETTE[index % len(PALETTE)])
@@ -172,7 +173,7 @@ def draw_curves(
     handles, labels = axes.get_legend_handles_labels()
     ranks = {label: rank for rank, label in enumerate(_SPLITS)}
     entries: list[Any] = sorted(zip(labels, handles, strict=True), key=lambda entry: ranks.get(entry[0], len(ranks)))
-    place: Any = "upper right" if name in _FALLING or log else "lower right"
+    place: Any = "upper right" if name.endswith(_FALLING) or log else "lower right"
     axes.legend([handle for _, handle in entries], [label for label, _ in entries], loc=place)
     return figure
 
@@ -184,7 +185,9 @@ def phases_section(runs: Sequence[Sequence[Row]], title: str = "Phases") -> Sect
         return Section(title)
     names = [name for name in metric_names(runs) if np.isfinite(curve(runs, "validation", name).values).any()]
     header = ["phase", "from step", "to step", "last training loss"]
-    header += [f"{'lowest' if name in _FALLING else 'highest'} validation {name.replace('_', ' ')}" for name in names]
+    header += [
+        f"{'lowest' if name.endswith(_FALLING) else 'highest'} validation {name.replace('_', ' ')}" for name in names
+    ]
     rows = []
     for phase, first, last in spans:
         inside = [[row for row in rows_ if str(row.get("phase")) == phase] for rows_ in runs]
@@ -192,9 +195,9 @@ def phases_section(runs: Sequence[Sequence[Row]], title: str = "Phases") -> Sect
         cells: list[Any] = [phase, first, last, _last_mean(train)]
         for name in names:
             values = curve(inside, "validation", name).values
-            best = [_extreme(seed, name in _FALLING) for seed in values]
+            best = [_extreme(seed, name.endswith(_FALLING)) for seed in values]
             value = float(interval_over_seeds(np.array(best))[0]) if best else math.nan
-            cells.append(percent(value, 2) if name in _FRACTIONS else value)
+            cells.append(percent(value, 2) if is_fraction(name) else value)
         rows.append(cells)
     caption = f"Means over {len(runs)} seeds." if len(runs) > 1 else ""
     return Section(title, [Table("", header, rows, caption, wide=True)])

@@ -10,11 +10,12 @@ from jaxdl.reports.intervals import interval_over_seeds
 from jaxdl.reports.page import Headline
 
 _FRACTIONS = ("accuracy", "error_rate", "error", "precision", "recall", "f1")
+_IN_UNITS = ("squared_error", "absolute_error", "standard_error")
 
 
 def is_fraction(metric: str) -> bool:
     """Whether a metric, "accuracy" or "test/accuracy", is a share that people read in percent."""
-    return metric.rsplit("/", 1)[-1].endswith(_FRACTIONS)
+    return metric.endswith(_FRACTIONS) and not metric.endswith(_IN_UNITS)
 
 
 def format_metric(metric: str, value: float | None, digits: int = 2) -> str:

@@ -45,6 +45,22 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Animation:
+    """Moving pictures of the report, embedded and written to plots/<name>.gif.
+
+    Attributes:
+      name, caption: as of a `Figure`; one name for both kinds.
+      frames: () -> uint8 [N, H, W, 3], N frames; called once.
+      seconds: how long one frame is shown; the last one stays for a second.
+    """
+
+    name: str
+    caption: str
+    frames: Callable[[], Any]
+    seconds: float = 0.05
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the report.
 
@@ -72,7 +88,7 @@ class Section:
     """Figures and tables under one heading; left out of the report if it has neither items nor text."""
 
     title: str
-    items: Sequence[Figure | Table] = ()
+    items: Sequence[Figure | Animation | Table] = ()
     text: str = ""
 
 
@@ -151,6 +167,22 @@ def render_png(figure: Figure) -> tuple[bytes, int, int]:
     return buffer.getvalue(), round(image.width * scale), round(image.height * scale)
 
 
+def encode_gif(frames: Any, seconds: float = 0.05) -> bytes:
+    """Frames uint8 [N, H, W, 3] as an endless GIF, `seconds` a frame (a second for the last)."""
+    from PIL import Image
+
+    images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
+    # one palette for all frames: colours of their own would flicker
+    palette = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])).quantize(64)
+    small = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    durations = [max(20, round(1000 * seconds))] * (len(small) - 1) + [1000]
+    buffer = io.BytesIO()
+    small[0].save(
+        buffer, format="gif", save_all=True, append_images=small[1:], duration=durations, loop=0, optimize=False
+    )
+    return buffer.getvalue()
+
+
 def format_cell(value: Any) -> str:
     """A table cell's text: None and NaN as a dash, integers with thousands separated, floats with four digits."""
     if isinstance(value, np.generic):
@@ -171,7 +203,7 @@ def format_cell(value: Any) -> str:
 def _check(sections: Sequence[Section]) -> None:
     names = set()
     for item in (item for section in sections for item in section.items):
-        if isinstance(item, Figure):
+        if isinstance(item, Figure | Animation):
             if not _NAME.fullmatch(item.name):
                 raise ValueError(f"figure name {item.name!r} is no file name: use letters, digits, '.', '_' and '-'")
             if item.name in names:
@@ -221,9 +253,28 @@ def _facts(facts: Mapping[str, Any]) -> str:
 
 def _section(section: Section, index: int, plots: Path) -> str:
     text = "".join(f"<p>{_text(part)}</p>\n" for part in section.text.split("\n\n") if part.strip())
-    items = "".join(_figure(item, plots) if isinstance(item, Figure) else _table(item) for item in section.items)
+    items = "".join(_item(item, plots) for item in section.items)
     grid = f'<div class="items">\n{items}</div>\n' if items else ""
     return f'<section id="s{index}">\n<h2>{_text(section.title)}</h2>\n{text}{grid}</section>\n'
+
+
+def _item(item: Figure | Animation | Table, plots: Path) -> str:
+    if isinstance(item, Table):
+        return _table(item)
+    return _figure(item, plots) if isinstance(item, Figure) else _animation(item, plots)
+
+
+def _animation(animation: Animation, plots: Path) -> str:
+    frames = animation.frames()
+    gif = encode_gif(frames, animation.seconds)
+    _replace(plots / f"{animation.name}.gif", gif)
+    height, width = frames[0].shape[:2]
+    data = base64.b64encode(gif).decode("ascii")
+    return (
+        f'<figure class="picture"><div class="box"><img src="data:image/gif;base64,{data}" width="{width}" '
+        f'height="{height}" style="--width:{width}px" alt="{_text(animation.caption)}"></div>'
+        f"<figcaption>{_text(animation.caption)}</figcaption></figure>\n"
+    )
 
 
 def _figure(figure: Figure, plots: Path) -> str:

@@ -35,14 +35,14 @@ def probabilities(logits: Array) -> dict[str, Array]:
 
 
 def classification(
-    model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, example: tuple[int, ...], **changes: Any
+    model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, example: tuple[Any, ...], **changes: Any
 ) -> Supervised:
     """A classifier by softmax cross entropy; `batch["label"]` [B] are class numbers.
 
     Args:
       model: logits [B, K].
       optimizer: see `Supervised`.
-      example: shape of one input.
+      example: shape of one input, or of several; see `Supervised`.
       **changes: further fields of `Supervised`.
 
     Its phase's `hyper` needs "label_smoothing" beside the optimiser's.

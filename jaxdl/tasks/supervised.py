@@ -14,6 +14,7 @@ from jax import lax
 from jaxdl.engine.experiment import Metrics
 from jaxdl.engine.state import Mean, Net, State
 from jaxdl.nn.context import batch_context
+from jaxdl.nn.halves import in_halves
 from jaxdl.nn.summary import example_inputs
 from jaxdl.optimizers import update_ema
 
@@ -43,6 +44,8 @@ class Supervised:
       inputs: key of the batch that the model reads, or several, which it gets in this order.
       weights: batch -> [B], how many items a row holds; None: each row is one.
       arguments: hyper-parameters that the model gets by keyword in training (a dropout rate that a sweep varies).
+      halves: rows do not mix and the model needs nothing else of the batch, so that on CPU both halves of a batch may be
+        trained on side by side (see `jaxdl.nn.halves`).
       dtype: compute dtype of layers that fix none; parameters stay float32.
       accumulate: micro-batches one update is made of; gradients of totals are summed and divided once.
       ema_decay: decay of the parameters' moving average, which is then what is judged; 0: none.
@@ -58,6 +61,7 @@ class Supervised:
     inputs: str | tuple[str, ...] = "image"
     weights: Callable[[Batch], Array] | None = None
     arguments: tuple[str, ...] = ()
+    halves: bool = False
     dtype: Any = None
     accumulate: int = 1
     ema_decay: float = 0.0
@@ -159,15 +163,13 @@ class Supervised:
         """Sum of the rows' losses over `count`, with (statistics, metric sums, what is kept)."""
         variables = {"params": params, **({"batch_stats": stats} if stats else {})}
         with batch_context(rows=batch["row"], mask=batch["mask"], axis=self.axis, dtype=self.dtype):
-            outputs, updated = self.model.apply(
-                variables,
-                *self._inputs(batch),
-                train=True,
-                rngs={"noise": key},
-                mutable=["batch_stats"],
-                **{name: hyper[name] for name in self.arguments},
-                **self._keywords(batch),
-            )
+
+            def apply(*inputs):
+                given = {name: hyper[name] for name in self.arguments} | self._keywords(batch)
+                options: dict[str, Any] = {"train": True, "rngs": {"noise": key}, "mutable": ["batch_stats"]}
+                return self.model.apply(variables, *inputs, **options, **given)
+
+            outputs, updated = (in_halves if self.halves else call)(apply, *self._inputs(batch))
         metrics = self._measure(outputs, batch, hyper)
         return metrics["loss"].total / count, (updated.get("batch_stats", {}), metrics, self._kept(outputs))
 
@@ -222,6 +224,11 @@ class Supervised:
             if name in names and name not in found and parts[-1] == "__call__":  # of (outputs, carry) the outputs
                 found[name] = jnp.sqrt(self._pmean(jnp.mean(jnp.square(leaf.astype(jnp.float32)))))
         return found
+
+
+def call(function: Callable, *arguments: Any) -> Any:
+    """function(*arguments)."""
+    return function(*arguments)
 
 
 def layers(params: Any) -> dict[str, Any]:

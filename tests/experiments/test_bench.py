@@ -47,8 +47,13 @@ def test_quartiles_of_a_known_sample():
 def test_upper_bound_is_scipys_percentile_bootstrap():
     sample = np.random.default_rng(1).normal(1.0, 0.1, 30)
     other = stats.bootstrap(
-        (sample,), np.median, confidence_level=0.95, alternative="less", method="percentile",
-        n_resamples=10_000, rng=np.random.default_rng(2),
+        (sample,),
+        np.median,
+        confidence_level=0.95,
+        alternative="less",
+        method="percentile",
+        n_resamples=10_000,
+        rng=np.random.default_rng(2),
     )
     # both draw at random: they agree to the width of what 10,000 draws leave open
     assert upper_bound(sample) == pytest.approx(other.confidence_interval.high, abs=0.006)
@@ -118,7 +123,9 @@ def test_the_file_holds_every_measurement(tmp_path):
 def test_the_table_is_aligned_and_says_what_was_missed():
     lines = table([a_result(), a_result(bound=1.04), Skipped("c/d", "no torch here")]).splitlines()
     assert lines[0].split()[:3] == ["case", "ours", "theirs"]
-    assert "100 ms" in lines[1] and "300 ms" in lines[1] and "≥ 1.6× (2.5×)" in lines[1] and lines[1].endswith("reached")
+    assert (
+        "100 ms" in lines[1] and "300 ms" in lines[1] and "≥ 1.6× (2.5×)" in lines[1] and lines[1].endswith("reached")
+    )
     assert lines[2].endswith("MISSED") and "1.04×" in lines[2]
     assert len({line.index("≥") for line in lines[1:3]}) == 1
     assert lines[-1] == "c/d: no torch here"
@@ -126,7 +133,10 @@ def test_the_table_is_aligned_and_says_what_was_missed():
 
 def test_cases_are_chosen_by_name_or_group():
     assert bench.chosen("cpu", ("overhead", "torch/mlp_64")) == (
-        "torch/mlp_64", "overhead/mlp_512", "overhead/mlp_64", "overhead/lenet5",
+        "torch/mlp_64",
+        "overhead/mlp_512",
+        "overhead/mlp_64",
+        "overhead/lenet5",
     )
     assert bench.chosen("seeds", ()) == bench_seeds.CASES
     with pytest.raises(UsageError, match=r"no case 'torch/resnet'; did you mean torch/resnet20\?"):
@@ -244,7 +254,11 @@ def test_torch_has_the_same_networks(one_thread):
 
 
 def test_commands_are_timed_and_their_failures_are_one_line(tmp_path):
-    script = [sys.executable, "-c", "import time; print('one', flush=True); print('step 1/9', flush=True); time.sleep(600)"]
+    script = [
+        sys.executable,
+        "-c",
+        "import time; print('one', flush=True); print('step 1/9', flush=True); time.sleep(600)",
+    ]
     began = time.perf_counter()
     took = bench_process.time_to_line(script, tmp_path, r"\bstep 1/")
     assert 0 < took <= time.perf_counter() - began < 60  # it has not waited for the end

@@ -26,7 +26,7 @@ def spectra(length, frames=FRAMES, mels=12, garbage=0.0):
 
 def networks():
     return {
-        "deep_speech": DeepSpeech(6, features=(4, 6), units=5, layers=2),
+        "deep_speech": DeepSpeech(6, features=(4, 6), units=5, layers=1),
         "classifier": SpeechClassifier(features=(4, 6), hidden=7),
     }
 
@@ -51,27 +51,26 @@ def task(dropout=0.1):
 
 
 def first_state(of):
-    return of.init(jax.random.key(3), {k: jnp.float32(v) for k, v in hyper_parameters(OPTIMIZER).items()})
+    return jax.jit(lambda key: of.init(key, {k: jnp.float32(v) for k, v in hyper_parameters(OPTIMIZER).items()}))(
+        jax.random.key(3)
+    )
 
 
 @pytest.mark.parametrize("name", ["deep_speech", "classifier"])
 @pytest.mark.parametrize("train", [False, True])
 def test_longer_padding_changes_nothing(name, train):
     model = networks()[name]
-    variables = model.init(jax.random.key(0), spectra(40), FRAMES, train=False)
+    variables = jax.jit(lambda key: model.init(key, spectra(40), FRAMES, train=False))(jax.random.key(0))
     variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)
 
-    def outputs(length, garbage):
-        made = model.apply(
-            variables, spectra(length, garbage=garbage), FRAMES, train=train,
-            rngs={"noise": jax.random.key(1)}, mutable=["batch_stats"],
-        )  # fmt: skip
-        return made
+    # without dropout, whose draws depend on the shape
+    model = model.clone(dropout=0.0)
 
-    if train:
-        # one noise for all lengths would be another matter: dropout draws by shape
-        model = model.clone(dropout=0.0)
-    (short, first), (long, second) = outputs(40, 0.0), outputs(57, 1e3)
+    @jax.jit
+    def outputs(x):
+        return model.apply(variables, x, FRAMES, train=train, mutable=["batch_stats"])
+
+    (short, first), (long, second) = outputs(spectra(40)), outputs(spectra(57, garbage=1e3))
     if name == "deep_speech":
         assert short["frames"].tolist() == [10, 6, 8]
         for row, count in enumerate([10, 6, 8]):
@@ -85,7 +84,9 @@ def test_longer_padding_changes_nothing(name, train):
 def test_longer_padding_changes_neither_loss_nor_gradient():
     made = task(dropout=0.0)
     state = first_state(made)
-    (one, short), (two, long) = made.step(state, batch(40), jax.random.key(0)), made.step(state, batch(52, garbage=9.0), jax.random.key(0))  # fmt: skip  # noqa: E501
+    step = jax.jit(made.step)
+    one, short = step(state, batch(40), jax.random.key(0))
+    two, long = step(state, batch(52, garbage=9.0), jax.random.key(0))
     for name in short:
         assert float(short[name].total) == pytest.approx(float(long[name].total), rel=1e-4), name
         assert float(short[name].count) == float(long[name].count)
@@ -99,7 +100,8 @@ def test_rows_of_padding_change_nothing():
     state = first_state(made)
     small = {name: value[:2] for name, value in batch(40).items()}
     masked = batch(40) | {"mask": jnp.array([1.0, 1.0, 0.0])}
-    (one, few), (two, more) = made.step(state, small, jax.random.key(0)), made.step(state, masked, jax.random.key(0))
+    step = jax.jit(made.step)
+    (one, few), (two, more) = step(state, small, jax.random.key(0)), step(state, masked, jax.random.key(0))
     assert float(few["digit_error_rate"].count) == float(more["digit_error_rate"].count) == 4.0
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), few, more)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one.nets["model"], two.nets["model"])
@@ -124,15 +126,18 @@ def test_the_framewise_outputs_learn_without_teaching_the_others():
     state = first_state(made)
     given = batch(40)
     moved = given | {"alignment": (given["alignment"] + 1) % 6}
-    ours, theirs = (made.step(state, each, jax.random.key(0)) for each in (given, moved))
+    step = jax.jit(made.step)
+    ours, theirs = (step(state, each, jax.random.key(0)) for each in (given, moved))
     assert float(ours[1]["loss"].total) == float(theirs[1]["loss"].total)
     (first, second) = (each[0].nets["model"].params for each in (ours, theirs))
     heads = first.pop("framewise"), second.pop("framewise")
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert not np.allclose(heads[0]["kernel"], heads[1]["kernel"])
     # and the value is CTC's
-    outputs = made.model.apply({"params": state.nets["model"].params, "batch_stats": state.nets["model"].stats}, given["speech"], given["frames"])  # fmt: skip  # noqa: E501
-    _, metrics = made.evaluate(state, given, jax.random.key(0))
+    net = state.nets["model"]
+    variables = {"params": net.params, "batch_stats": net.stats}
+    outputs = jax.jit(lambda v: made.model.apply(v, given["speech"], given["frames"]))(variables)
+    _, metrics = jax.jit(made.evaluate)(state, given, jax.random.key(0))
     truth = ctc_loss(outputs["logits"], outputs["frames"], given["digits"], given["count"]).sum()
     assert float(metrics["loss"].total) == pytest.approx(float(truth), rel=1e-5)
 
@@ -165,5 +170,5 @@ def test_one_string_can_be_learnt_by_heart():
         updates, opt = optimizer.update(grads, opt)
         return (optax.apply_updates(params, updates), opt), metrics["digit_error_rate"].total
 
-    _, errors = jax.lax.scan(update, (state.nets["model"].params, opt), length=150)
+    _, errors = jax.jit(lambda carry: jax.lax.scan(update, carry, length=150))((state.nets["model"].params, opt))
     assert errors[0] > 0 and errors[-1] == 0

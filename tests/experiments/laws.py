@@ -1,0 +1,146 @@
+"""A recipe's experiment at smoke size, trained from a test or from a process of its own."""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHARED = pathlib.Path(os.environ.get("JAXDL_TEST_DATA", ROOT.parent / "shared" / "data"))
+REAL = {"mnist": "mnist", "cifar10": "cifar10", "tiny_shakespeare": "tiny_shakespeare", "spoken_digit": "spoken_digit"}
+SAME = ("status", "seed", "steps", "metrics", "best", "params_digest", "state_digest")
+
+
+def recipes(variants=True):
+    """Names of all recipes, with their variants."""
+    from experiments import recipe_files
+
+    found = []
+    for name in recipe_files.names():
+        found += [name, *(f"{name}:{variant}" for variant in recipe_files.summary(name).variants if variants)]
+    return found
+
+
+def missing(recipe):
+    """Why a recipe cannot run here, or None: real data or an extra that is not installed."""
+    from experiments import recipe_files
+
+    module = recipe_files.load(recipe)
+    name = getattr(getattr(module.config, "data", None), "name", None)
+    if name in REAL and not (SHARED / REAL[name]).exists():
+        return f"{name} is not in {SHARED}"
+    if recipe.startswith("minatar") and importlib.util.find_spec("gymnax") is None:
+        return "gymnax is not installed ([rl] extra)"
+    return None
+
+
+def session(recipe, **train_settings):
+    """The recipe's session at smoke size; `train_settings` replace leaves of its `train`, "sgd" its optimiser."""
+    from experiments import recipe_files
+    from experiments.session import open_recipe
+    from experiments.train import shortened, smoke
+
+    found = recipe_files.load(recipe)
+    config = smoke(found.config)
+    plain_sgd = train_settings.pop("sgd", False)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **train_settings))
+    if plain_sgd and hasattr(config, "optimizer"):
+        config = dataclasses.replace(
+            config, optimizer=type(config.optimizer)(name="sgd", learning_rate=1e-3, schedule="constant")
+        )
+    made = open_recipe(found, config)
+    return dataclasses.replace(made, experiment=shortened(made.experiment))
+
+
+def train(made, folder, watcher=None, **options):
+    """`fit` on a session; the run."""
+    from jaxdl.engine.fit import Options, fit
+
+    return fit(made.experiment, made.leaves, Options(str(folder), **options), watcher)
+
+
+def result(folder):
+    """What two equal runs have in common: digests, metrics, all rows."""
+    record = json.loads((pathlib.Path(folder) / "record.json").read_text())
+    return {name: record[name] for name in SAME}, (pathlib.Path(folder) / "metrics.jsonl").read_text()
+
+
+def on_devices(folder, parallel, names):
+    """Trains each recipe for three plain-SGD steps under `parallel`; {recipe: its training rows, or what went wrong}."""
+    found = {}
+    for recipe in names:
+        made = session(recipe, steps=3, log_every=1, eval_every=3, sgd=True)
+        place = pathlib.Path(folder) / recipe.replace(":", "-")
+        try:
+            train(made, place, parallel=parallel)
+        except Exception as error:  # the others go on; the test tells
+            found[recipe] = f"{type(error).__name__}: {error}"
+            continue
+        rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+        found[recipe] = [row for row in rows if row["split"] == "train"]
+    return found
+
+
+def start(recipe, folder):
+    """A forked child that trains `folder`, slowed down so that signals find it at work; its pid and when it begins."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write)
+        return child, os.fdopen(read)
+    from jaxdl.engine.watcher import Silent
+
+    class Slow(Silent):
+        def update(self, step, total, metrics, items_per_second):
+            os.write(write, b"begun\n")
+            time.sleep(0.04)
+
+    code = 1
+    try:
+        train(session(recipe, steps=24, checkpoint_every=4, log_every=2, eval_every=8), folder, Slow())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def killed(root, names, kills=3):
+    """Trains each recipe undisturbed, and again killed with -9 at random moments; {recipe: what happened}."""
+    from experiments import recipe_files
+
+    for module in ("jaxdl.engine.fit", "experiments.session", "experiments.train"):
+        importlib.import_module(module)  # once, not in each child
+    random.seed(time.time_ns())
+    happened = {}
+    for recipe in names:
+        recipe_files.load(recipe)
+        place = pathlib.Path(root) / recipe.replace(":", "-")
+        child, lines = start(recipe, place / "whole")
+        next(lines, "")
+        began = time.time()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        span, codes = time.time() - began, [code]
+        for _ in range(kills):
+            child, lines = start(recipe, place / "parts")
+            if next(lines, ""):
+                time.sleep(random.random() * span / 2)
+            os.kill(child, signal.SIGKILL)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        child, lines = start(recipe, place / "parts")
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        happened[recipe] = {"codes": codes, "equal": result(place / "whole") == result(place / "parts")}
+    return happened
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    os.environ.setdefault("TFDS_DATA_DIR", str(SHARED))
+    if sys.argv[2] == "killed":
+        print(json.dumps(killed(sys.argv[1], sys.argv[3:])))
+    else:
+        print(json.dumps(on_devices(sys.argv[1], sys.argv[2], sys.argv[3:])))
