@@ -122,18 +122,11 @@ def reconstruction_task(config: Any, images: Images, features: Sequence[int], ou
     )
 
 
-_SAID = {
-    "squared_error": ("squared error", "summed over the pixels"),
-    "bound": ("bound on the log-likelihood", "nats"),
-    "log_likelihood": ("log-likelihood", "nats"),
-}
-
-
 def describe_outputs(outputs: dict) -> dict:
-    """What a model makes of one image: {"label": "squared error 3.1 (summed over the pixels)", "squared_error": 3.1}."""
-    found = {name: float(outputs[name]) for name in _SAID if name in outputs}
-    parts = [f"{_SAID[name][0]} {value:.3f} ({_SAID[name][1]})" for name, value in found.items()]
-    return {"label": ", ".join(parts), **found}
+    """What a model makes of one image: {"label": "a code of 30 values", "squared_error": 3.1}; the squared error is summed
+    over the pixels, "bound" and "log_likelihood" are in nats."""
+    found = {name: float(outputs[name]) for name in ("squared_error", "bound", "log_likelihood") if name in outputs}
+    return {"label": f"a code of {np.shape(outputs['code'])[-1]} values", **found}
 
 
 # --- reports ------------------------------------------------------------------------------------------------------------
@@ -260,6 +253,11 @@ def published_for(config: Any, values: int) -> dict[str, float]:
 
 
 # --- samples ------------------------------------------------------------------------------------------------------------
+
+
+def wanted(request: Any) -> int:
+    """How many pictures: as asked for, or a grid of 64 where nobody asked for more than one."""
+    return request.count if request.count > 1 else 64
 
 
 def write_samples(images: np.ndarray, request: Any) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.data.source import Resident
@@ -51,8 +52,8 @@ class SearchConfig:
 class SelfPlayConfig:
     """What the network learns from."""
 
-    plies: int = setting(4, "plies of every game in one step", minimum=1)
-    updates: int = setting(4, "updates of the network in one step", minimum=1)
+    plies: int = setting(8, "plies of every game in one step", minimum=1)
+    updates: int = setting(8, "updates of the network in one step", minimum=1)
     samples: int = setting(4, "positions of each game's ring in one update", minimum=1)
     capacity: int = setting(64, "positions that are kept for each game", minimum=1)
     openings: int = setting(0, "a game begins with 0 to this many random plies", minimum=0)
@@ -230,7 +231,7 @@ def _checked(game: Game, moves: list[int]) -> list[int]:
     for action in moves:
         if not bool(game.legal_actions(state)[action]):
             raise ValueError(f"{game.action_names[action]} is no legal move where it stands")
-        state = game.step(state, np.int32(action))
+        state = game.step(state, jnp.int32(action))
     if bool(state.terminated):
         raise ValueError("the game is over after these moves: there is no move to make")
     return moves
@@ -242,8 +243,8 @@ def describe_position(game: Game) -> Callable[[dict], dict]:
     def describe(found: dict) -> dict:
         # over several seeds the outputs are means: the seeds vote, and their policies decide between equals
         policy = np.where(found["legal"] > 0, np.asarray(found["policy"], np.float64), 0.0)
-        order = np.argsort(-(np.asarray(found["choice"], np.float64) + 1e-3 * policy), kind="stable")
-        order = [int(action) for action in order if found["legal"][action] > 0][:5]
+        sorted_actions = np.argsort(-(np.asarray(found["choice"], np.float64) + 1e-3 * policy), kind="stable")
+        order = [int(action) for action in sorted_actions if found["legal"][action] > 0][:5]
         if not order:
             raise UserError("the game is over in this position, or a move on the way to it was not legal")
         top = [{"label": game.action_names[a], "confidence": float(policy[a])} for a in order]

@@ -157,7 +157,8 @@ class Match:
         names = self.agent.game.action_names
         owners = stones(seen["observation"], int(seen["player"]))
         one_each = len(names) == owners.size and not seen["terminated"]
-        say("\n" + draw_board(owners, dict(enumerate(names)) if one_each else None, MARKS) + "\n")
+        columns = " ".join(names) + "\n" if len(names) == owners.shape[1] else ""
+        say("\n" + columns + draw_board(owners, dict(enumerate(names)) if one_each else None, MARKS) + "\n")
 
     def _evaluation(self, seen: dict) -> str:
         """What the agent thinks of its position: the value of its search, and its first choices."""

@@ -174,7 +174,7 @@ def report(view: Any, images: Any) -> list:
 
 def sample(view: Any, request: Any, images: Any) -> None:
     """p(v = 1 | h) of new chains; `--length` gives their rounds of Gibbs sampling (at least 1000)."""
-    from experiments.autoencoders import write_samples
+    from experiments.autoencoders import wanted, write_samples
 
     rounds = max(1000, request.length or 0)
-    write_samples(particles(view, view.done[0], request.count, rounds, request.seed, images), request)
+    write_samples(particles(view, view.done[0], wanted(request), rounds, request.seed, images), request)

@@ -26,9 +26,9 @@ class Config:
     search: SearchConfig = SearchConfig()
     play: SelfPlayConfig = SelfPlayConfig(openings=6)
     match: MatchConfig = MatchConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=2e-3, schedule="cosine")
+    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=5e-3, schedule="cosine")
     train: TrainConfig = TrainConfig(
-        steps=150, batch_size=128, eval_batch_size=208, eval_every=50, log_every=10, checkpoint_every=150
+        steps=100, batch_size=128, eval_batch_size=208, eval_every=25, log_every=5, checkpoint_every=50
     )
 
 

@@ -141,8 +141,8 @@ def manifold(view: Any, i: int, images: Any, side: int = 20) -> np.ndarray:
 
 def sample(view: Any, request: Any, images: Any) -> None:
     """p(x = 1 | z) of draws from the prior; see `write_samples`."""
-    from experiments.autoencoders import write_samples
+    from experiments.autoencoders import wanted, write_samples
 
     latents = view.experiment.phases[-1].task.model.latents
-    z = np.random.default_rng(request.seed).normal(size=(request.count, latents)).astype(np.float32)
+    z = np.random.default_rng(request.seed).normal(size=(wanted(request), latents)).astype(np.float32)
     write_samples(decoded(view, view.done[0], z, images), request)

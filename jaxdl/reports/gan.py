@@ -194,7 +194,7 @@ def draw_shares(shares: np.ndarray, names: Sequence[str], what: str):
 def _draw_confidence(values: np.ndarray, threshold: float):
     figure = new_figure()
     axes = figure.add_subplot()
-    axes.hist(values, np.linspace(0, 1, 41), weights=np.full(len(values), 100 / len(values)), color=BLUE)
+    axes.hist(values, np.linspace(0, 1, 41).tolist(), weights=np.full(len(values), 100 / len(values)), color=BLUE)
     axes.axvline(threshold, color=ORANGE, linestyle=(0, (4, 3)), linewidth=1.4, label=f"{threshold:g}")
     axes.set(xlabel="largest class probability", ylabel="samples (%)", yscale="log")
     axes.legend(loc="upper left")

@@ -6,6 +6,7 @@ Silver et al.: A general reinforcement learning algorithm that masters chess, sh
 Legend: `B` games (rows), `R` positions that a game's ring keeps, `A` actions, `K` rows of a training batch.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,7 +166,8 @@ class AlphaZero:
 
         def evaluate(states: GameState) -> tuple[Array, Array]:
             with batch_context(dtype=self.dtype):
-                return self.model.apply(variables, jax.vmap(self.game.observation)(states), train=False)
+                outputs: Any = self.model.apply(variables, jax.vmap(self.game.observation)(states), train=False)
+            return outputs
 
         return self.search(evaluate, states, gumbel)
 
@@ -219,9 +221,10 @@ class AlphaZero:
     def _update(self, net: Net, local: dict, key: Array, hyper: Mapping[str, Array]) -> tuple[Net, Metrics]:
         """One update on positions drawn from each game's ring."""
         rows = local["row"]
-        symmetries = self.game.symmetries if self.symmetries else tuple(t[:1] for t in self.game.symmetries)
-        keys = row_keys(key, rows)
-        batch = jax.vmap(lambda ring, key: sampled(ring, key, self.samples, symmetries))(local["ring"], keys)
+        cells, actions = self.game.symmetries
+        symmetries = (cells, actions) if self.symmetries else (cells[:1], actions[:1])
+        draw = functools.partial(sampled, count=self.samples, symmetries=symmetries)
+        batch = jax.vmap(draw)(local["ring"], row_keys(key, rows))
         numbers = rows[:, None] * self.samples + jnp.arange(self.samples, dtype=jnp.int32)
         batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), {**batch, "row": numbers})
         count = jnp.maximum(self._pmean(batch["mask"].sum()), 1e-6)

@@ -167,7 +167,8 @@ class Adversarial:
     def samples(self, state: State, noise: Array) -> Array:
         """G's samples [B, *example] from noise [B, L], with running statistics, in float32."""
         with batch_context(dtype=self.dtype):
-            return self.generator.apply(_variables(state.nets[GENERATOR]), noise, train=False)
+            samples: Any = self.generator.apply(_variables(state.nets[GENERATOR]), noise, train=False)
+        return samples
 
     # --- one batch --------------------------------------------------------------------------------------------------
 
@@ -242,7 +243,8 @@ class Adversarial:
 
     def _judge(self, state: State, x: Array) -> Array:
         with batch_context(dtype=self.dtype):
-            return self.discriminator.apply(_variables(state.nets[DISCRIMINATOR]), x, train=False)
+            logits: Any = self.discriminator.apply(_variables(state.nets[DISCRIMINATOR]), x, train=False)
+        return logits
 
     def _measured(self, samples: Array, mask: Array) -> Metrics:
         if self.measure is None:

@@ -28,9 +28,14 @@ def layer(kind, **changes):
 
 
 def random_params(module, seed=1):
-    shapes = module.init(jax.random.key(0), jnp.asarray(X))["params"]
+    shapes = jax.jit(module.init)(jax.random.key(0), jnp.asarray(X))["params"]
     draw = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 * draw.normal(size=leaf.shape), jnp.float32), shapes)
+
+
+def apply(module, params, *args, **named):
+    """`module.apply` as one program."""
+    return jax.jit(lambda *args: module.apply(*args, **named))(params, *args)
 
 
 def carry_of(kind):
@@ -71,7 +76,7 @@ def written_out(kind, params, x, carry):
 def test_cells_are_the_printed_equations(kind):
     module = layer(kind)
     params = random_params(module)
-    h, last = module.apply({"params": params}, X, carry_of(kind))
+    h, last = apply(module, {"params": params}, X, carry_of(kind))
     expected, expected_last = written_out(kind, params, X, carry_of(kind))
     np.testing.assert_allclose(h, expected, atol=2e-6)
     for got, want in zip(last, expected_last, strict=True):
@@ -87,7 +92,7 @@ def test_gradients_are_those_of_autodiff(kind, masked, reverse, monkeypatch):
     mask = jnp.asarray(MASK) if masked else None
 
     def loss(params, x, carry):
-        h, last = module.apply({"params": params}, x, carry, mask=mask)
+        h, last = apply(module, {"params": params}, x, carry, mask=mask)
         return (weights * h).sum() + sum(jnp.sin(part).sum() for part in last)
 
     arguments = (random_params(module), jnp.asarray(X), carry_of(kind))
@@ -111,7 +116,7 @@ def test_lstm_is_pytorchs():
     out.square().sum().backward()
 
     def loss(params, x):
-        h, last = module.apply({"params": params}, x, FIRST)
+        h, last = apply(module, {"params": params}, x, FIRST)
         return jnp.square(h).sum(), (h, last)
 
     (_, (ours, last)), (dparams, dx) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, jnp.asarray(X))
@@ -140,7 +145,7 @@ def test_gru_after_is_pytorchs_with_the_other_z():
         for name, value in values.items():
             getattr(reference, name).copy_(torch.tensor(np.ascontiguousarray(value)))
     out, _ = reference(torch.tensor(X), torch.tensor(FIRST[0])[None])
-    ours, _ = module.apply({"params": params}, X, FIRST[:1])
+    ours, _ = apply(module, {"params": params}, X, FIRST[:1])
     np.testing.assert_allclose(ours, out.detach(), atol=1e-5)
 
 
@@ -159,9 +164,9 @@ def test_without_peepholes_it_is_flaxs_lstm():
     for t in range(T):
         carry, h = cell.apply({"params": flax_params}, carry, X[:, t])
         theirs.append(h)
-    ours, _ = module.apply({"params": params}, X, FIRST)
+    ours, _ = apply(module, {"params": params}, X, FIRST)
     np.testing.assert_allclose(ours, np.stack(theirs, 1), atol=2e-6)
-    plain, _ = layer("lstm").apply({"params": {k: v for k, v in params.items() if k != "peephole_scale"}}, X, FIRST)
+    plain, _ = apply(layer("lstm"), {"params": {k: v for k, v in params.items() if k != "peephole_scale"}}, X, FIRST)
     np.testing.assert_allclose(ours, plain, atol=1e-6)
 
 
@@ -173,7 +178,7 @@ def test_error_flows_unchanged_through_open_forget_and_closed_input_gates():
     x = jnp.asarray(RNG.normal(size=(1, steps, D)), jnp.float32)
 
     def last(c):
-        return module.apply({"params": {**params, "bias": bias}}, x, (jnp.zeros((1, H)), c))[1][1][0]
+        return apply(module, {"params": {**params, "bias": bias}}, x, (jnp.zeros((1, H)), c))[1][1][0]
 
     np.testing.assert_array_equal(jax.jacobian(last)(jnp.ones((1, H)))[:, 0], np.eye(H))
 
@@ -183,9 +188,9 @@ def test_padding_freezes_the_state(kind):
     module = layer(kind)
     params = {"params": random_params(module)}
     garbage = np.where(MASK[..., None] > 0, X, 1e3).astype(np.float32)
-    h, last = module.apply(params, garbage, mask=MASK)
+    h, last = apply(module, params, garbage, mask=MASK)
     for row, length in enumerate((7, 4, 1, 6)):
-        alone, alone_last = module.apply(params, X[row : row + 1, :length])
+        alone, alone_last = apply(module, params, X[row : row + 1, :length])
         np.testing.assert_allclose(h[row, :length], alone[0], atol=1e-6)
         assert not np.asarray(h[row, length:]).any()
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a[row], b[0], atol=1e-6), last, alone_last)  # noqa: B023
@@ -194,34 +199,34 @@ def test_padding_freezes_the_state(kind):
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_backward_direction_reads_each_row_from_its_own_end(cell):
     module = RecurrentStack((H,), cell, bidirectional=True)
-    params = module.init(jax.random.key(3), X)
-    h, last = module.apply(params, X, mask=MASK)
-    forward = Recurrent(H, cell).apply({"params": params["params"]["layer_0"]}, X)
-    backward = Recurrent(H, cell).apply({"params": params["params"]["backward_0"]}, X[:, ::-1])
+    params = jax.jit(module.init)(jax.random.key(3), X)
+    h, last = apply(module, params, X, mask=MASK)
+    forward = apply(Recurrent(H, cell), {"params": params["params"]["layer_0"]}, X)
+    backward = apply(Recurrent(H, cell), {"params": params["params"]["backward_0"]}, X[:, ::-1])
     np.testing.assert_allclose(h[0, :, :H], forward[0][0], atol=1e-6)
     np.testing.assert_allclose(h[0, :, H:], backward[0][0, ::-1], atol=1e-6)
     for row, length in ((1, 4), (2, 1)):
         turned = X[row : row + 1, :length][:, ::-1]
-        alone, alone_last = Recurrent(H, cell).apply({"params": params["params"]["backward_0"]}, turned)
+        alone, alone_last = apply(Recurrent(H, cell), {"params": params["params"]["backward_0"]}, turned)
         np.testing.assert_allclose(h[row, :length, H:], alone[0, ::-1], atol=1e-6)
         np.testing.assert_allclose(last[1][0][row], alone_last[0][0], atol=1e-6)
 
 
 def test_a_carry_goes_on_where_it_was():
     module = RecurrentStack((H, H), "lstm", learn_initial=True)
-    params = module.init(jax.random.key(0), X)
+    params = jax.jit(module.init)(jax.random.key(0), X)
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
-    whole, last = module.apply(params, X)
-    first, carry = module.apply(params, X[:, :3])
-    second, end = module.apply(params, X[:, 3:], carry)
+    whole, last = apply(module, params, X)
+    first, carry = apply(module, params, X[:, :3])
+    second, end = apply(module, params, X[:, 3:], carry)
     np.testing.assert_allclose(np.concatenate([first, second], 1), whole, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), end, last)
-    reset, _ = module.apply(params, X, carry, reset=jnp.array([1.0, 0.0, 1.0, 1.0]))
+    reset, _ = apply(module, params, X, carry, reset=jnp.array([1.0, 0.0, 1.0, 1.0]))
     np.testing.assert_allclose(reset[0], whole[0], atol=1e-6)
     assert np.abs(np.asarray(reset[1] - whole[1])).max() > 1e-3
     zeros = module.zero_carry(B)
     assert jax.tree.map(jnp.shape, zeros) == jax.tree.map(jnp.shape, carry)
-    from_zero, _ = module.apply(params, X, zeros)
+    from_zero, _ = apply(module, params, X, zeros)
     assert np.abs(np.asarray(from_zero - whole)).max() > 1e-3  # the learnt first state is not zero
 
 
@@ -238,8 +243,8 @@ def test_parameters_do_not_depend_on_the_length_and_gru_has_three_quarters_of_ls
 def test_half_precision_keeps_the_cell_state_in_float32():
     module = layer("lstm", dtype=jnp.bfloat16)
     params = {"params": random_params(module)}
-    h, (_, c) = module.apply(params, X)
-    exact, _ = layer("lstm").apply(params, X)
+    h, (_, c) = apply(module, params, X)
+    exact, _ = apply(layer("lstm"), params, X)
     assert h.dtype == jnp.bfloat16 and c.dtype == jnp.float32
     np.testing.assert_allclose(h.astype(np.float32), exact, atol=0.05)
 
@@ -262,10 +267,10 @@ def _load(torch, reference, params, order):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_only_the_backward_direction_sees_the_future(bidirectional):
     module = RecurrentStack((H, H), "gru", bidirectional=bidirectional)
-    params = module.init(jax.random.key(0), X)
+    params = jax.jit(module.init)(jax.random.key(0), X)
 
     def middle(x):
-        return module.apply(params, x)[0][0, 3].sum()
+        return apply(module, params, x)[0][0, 3].sum()
 
     influence = np.abs(np.asarray(jax.jit(jax.grad(middle))(jnp.asarray(X))))[0].max(axis=-1)
     assert (influence[:4] > 0).all()

@@ -38,7 +38,10 @@ def numbers(name, task, hyper, layout):
     state, sums, _ = program.train(state, program.zero_sums(), None, *keys, zero, count)
     metrics = means(program.host_sums(sums), 0)
     if name == "ppo":
-        metrics |= {f"test {k}": v for k, v in means(program.evaluate(state, Rounds(12, 16), keys[0]), 0).items()}
+        metrics |= {
+            f"test {k}": v
+            for k, v in means(program.evaluate(state, layout.place_source(Rounds(12, 16)), keys[0]), 0).items()
+        }
     net = layout.gather(state).nets["agent"].params
     params = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(net)])
     return {"params": params.tolist(), "metrics": metrics}

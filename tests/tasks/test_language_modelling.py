@@ -1,6 +1,7 @@
 """Language modelling: truncated backpropagation through time, exact counts, and one Task for models with and without carry."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -29,23 +30,37 @@ def task_of(model, optimizer=SGD, batch_size=B, length=T, **changes):
 
 def state_of(task, optimizer=SGD):
     hyper = {**hyper_parameters(optimizer), "dropout": 0.0}
-    return task.init(jax.random.key(1), {name: jnp.float32(value) for name, value in hyper.items()})
+    return jax.jit(task.init)(jax.random.key(1), {name: jnp.float32(value) for name, value in hyper.items()})
 
 
 LSTM = RecurrentLM(V, (5, 5), "lstm", 3)
+
+
+PROGRAMS = {}
+
+
+def step_of(task):
+    """`task.step` as one program."""
+    return PROGRAMS.setdefault(id(task), (jax.jit(task.step), task))[0]
+
+
+@functools.cache
+def logits_of(model):
+    """`model.apply` as one program."""
+    return jax.jit(functools.partial(model.apply, train=False))
 
 
 def test_the_carry_flows_over_the_boundary_and_no_gradient_does():
     task = task_of(LSTM)
     state, source = state_of(task), Streams.of(TEXT, B, T)
     first, second = source.batch(0, KEY), source.batch(1, KEY)
-    after, _ = task.step(state, first, KEY)
-    _, carry = LSTM.apply({"params": state.nets["model"].params}, first["tokens"])
+    after, _ = step_of(task)(state, first, KEY)
+    _, carry = logits_of(LSTM)({"params": state.nets["model"].params}, first["tokens"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.local, carry)
 
     def second_loss(tokens, local):
         batch = {**second, "tokens": second["tokens"]}
-        _, metrics = task.step(state.replace(local=local), batch, KEY)
+        _, metrics = step_of(task)(state.replace(local=local), batch, KEY)
         return metrics["loss"].total
 
     # what the second chunk says depends on what the first left behind ...
@@ -53,17 +68,17 @@ def test_the_carry_flows_over_the_boundary_and_no_gradient_does():
     assert abs(float(second_loss(None, after.local) - second_loss(None, elsewhere))) > 1e-3
 
     # ... but its gradient is that of a chunk that begins with a constant
-    moved, _ = task.step(after, second, KEY)
+    moved, _ = step_of(task)(after, second, KEY)
     update = jax.tree.map(lambda a, b: a - b, after.nets["model"].params, moved.nets["model"].params)
 
     def truncated(params):
-        logits, _ = LSTM.apply({"params": params}, second["tokens"], carry=jax.lax.stop_gradient(after.local))
+        logits, _ = logits_of(LSTM)({"params": params}, second["tokens"], carry=jax.lax.stop_gradient(after.local))
         return softmax_cross_entropy(logits, second["target"]).mean()
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
         update,
-        jax.grad(truncated)(after.nets["model"].params),
+        jax.jit(jax.grad(truncated))(after.nets["model"].params),
     )
 
     # and through the first chunk exactly nothing comes back
@@ -74,22 +89,22 @@ def test_the_carry_flows_over_the_boundary_and_no_gradient_does():
 def _loss_of_second(task, state, params, first, second):
     """Loss of the second chunk as a function of the parameters that read the first: only the carry could connect them."""
     with_params = state.replace(nets={"model": state.nets["model"].replace(params=params)})
-    between, _ = task.step(with_params, first, KEY)
+    between, _ = step_of(task)(with_params, first, KEY)
     fixed = state.nets["model"]
     connected = state.replace(local=jax.lax.stop_gradient(between.local), nets={"model": fixed})
-    return task.step(connected, second, KEY)[1]["loss"].total
+    return step_of(task)(connected, second, KEY)[1]["loss"].total
 
 
 def test_reset_rows_begin_afresh():
     task = task_of(LSTM)
     state, source = state_of(task), Streams.of(TEXT, B, T)
-    after, _ = task.step(state, source.batch(0, KEY), KEY)
+    after, _ = step_of(task)(state, source.batch(0, KEY), KEY)
     last = source.num_batches - 1
     wrapped = {**source.batch(last, KEY), "reset": source.batch(last + 1, KEY)["reset"]}
     carried = after.replace(nets=state.nets)
     fresh = state
-    _, a = task.step(carried, wrapped, KEY)
-    _, b = task.step(fresh, wrapped, KEY)
+    _, a = step_of(task)(carried, wrapped, KEY)
+    _, b = step_of(task)(fresh, wrapped, KEY)
     assert float(a["loss"].total) == float(b["loss"].total)
 
 
@@ -102,7 +117,7 @@ def test_micro_batches_keep_each_row_its_own_carry(learn_initial):
         task = task_of(model, accumulate=accumulate)
         state = state_of(task)
         for step in range(3):
-            state, metrics = task.step(state, source.batch(step, KEY), KEY)
+            state, metrics = step_of(task)(state, source.batch(step, KEY), KEY)
         results.append((state.local, state.nets["model"].params, metrics))
     for other in results[1:]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), other, results[0])
@@ -115,9 +130,9 @@ def test_evaluation_counts_each_character_once_whatever_the_batch(model):
     found = []
     for rows, length in ((3, 10), (16, 10), (2, 50)):
         source = WholeText.of(TEXT, rows, length, 0, context=0)
-        sums = None
+        sums, evaluate = None, jax.jit(task.evaluate)
         for i in range(source.num_batches):
-            _, metrics = task.evaluate(task.for_evaluation(state), source.batch(i, KEY), KEY)
+            _, metrics = evaluate(task.for_evaluation(state), source.batch(i, KEY), KEY)
             sums = metrics if sums is None else jax.tree.map(jnp.add, sums, metrics)
         assert all(float(mean.count) == len(TEXT) for mean in sums.values())
         found.append({k: float(m.total / m.count) for k, m in sums.items()})
@@ -145,8 +160,8 @@ def test_a_model_without_a_carry_cannot_see_the_future_nor_the_far_past():
     model = WindowLM(V, 3, 8, 4)
     params = model.init(KEY, jnp.zeros((1, T), jnp.int32))
     tokens = jnp.asarray(TEXT[None, :20])
-    logits = model.apply(params, tokens)
-    changed = model.apply(params, tokens.at[0, 10].set((tokens[0, 10] + 1) % V))
+    logits = logits_of(model)(params, tokens)
+    changed = logits_of(model)(params, tokens.at[0, 10].set((tokens[0, 10] + 1) % V))
     different = np.flatnonzero(np.abs(np.asarray(changed - logits)).max(axis=-1)[0] > 0)
     assert different.tolist() == [10, 11, 12]
 
@@ -173,7 +188,7 @@ def test_windows_and_streams_make_one_step_alike_on_a_model_without_carry():
     task = task_of(WindowLM(V, 3, 8, 4), arguments=("dropout",))
     state = state_of(task)
     for source in (Windows.of(TEXT, B, T), Streams.of(TEXT, B, T)):
-        after, metrics = task.step(state, source.batch(0, KEY), KEY)
+        after, metrics = step_of(task)(state, source.batch(0, KEY), KEY)
         assert float(metrics["loss"].count) == B * T and after.local == ()
     assert task.items_per_step == B * T and task.streams == 0
 
@@ -184,10 +199,10 @@ def test_dropout_noise_belongs_to_the_row():
     state = state.replace(hyper={**state.hyper, "dropout": jnp.float32(0.5)})
     batch = Streams.of(TEXT, B, T).batch(0, KEY)
     turned = jax.tree.map(lambda leaf: leaf[::-1], batch)
-    _, a = task.step(state, batch, KEY)
-    _, b = task.step(state.replace(local=jax.tree.map(lambda leaf: leaf[::-1], state.local)), turned, KEY)
+    _, a = step_of(task)(state, batch, KEY)
+    _, b = step_of(task)(state.replace(local=jax.tree.map(lambda leaf: leaf[::-1], state.local)), turned, KEY)
     assert float(a["loss"].total) == pytest.approx(float(b["loss"].total), rel=1e-5)
-    _, other = task.step(state, batch, jax.random.key(9))
+    _, other = step_of(task)(state, batch, jax.random.key(9))
     assert abs(float(other["loss"].total - a["loss"].total)) > 1e-3
 
 
@@ -211,5 +226,7 @@ def test_gradients_are_those_of_the_unrolled_network():
         return total
 
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), jax.grad(scanned)(params), jax.grad(unrolled)(params)
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        jax.jit(jax.grad(scanned))(params),
+        jax.jit(jax.grad(unrolled))(params),
     )
