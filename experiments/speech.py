@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdl.data.digit_strings import ConnectedDigits, SpeechTransform, StringConfig, fixed_strings
 from jaxdl.data.source import Resident
-from jaxdl.data.spectrogram import FeatureConfig, frame_count
+from jaxdl.data.spectrogram import FeatureConfig
 from jaxdl.data.speech import RATE, Recordings, load
 from jaxdl.engine.experiment import Experiment, Phase
 from jaxdl.optimizers import depends_on_total_steps, describe, hyper_parameters, make_optimizer
@@ -147,7 +147,7 @@ def described(config: Any, recordings: Recordings) -> dict[str, Any]:
 
 def inputs_of(samples: int, features: FeatureConfig) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Shapes of one example's features [T, M] and of its number of frames."""
-    frames = int(frame_count(samples, features.window, features.hop))
+    frames = 1 + (samples - features.window) // features.hop
     return (
         jax.ShapeDtypeStruct((frames, features.cepstra or features.mels), jnp.float32),
         jax.ShapeDtypeStruct((), jnp.int32),

@@ -67,7 +67,7 @@ VARIANTS = {
         data=SpeechConfig(name="spoken_digit"),
         strings=StringConfig(),
         mask=SpecAugmentConfig(bands=1, stretches=2, stretch_width=12),
-        model=ModelConfig(features=(32, 32), units=128, dropout=0.2),
+        model=ModelConfig(features=(16, 32), units=128, dropout=0.2),
         optimizer=replace(Config().optimizer, warmup_steps=200),
         train=replace(Config().train, steps=3000, eval_every=150, log_every=25, checkpoint_every=500),
     )

@@ -76,7 +76,7 @@ class SpeechTransform:
         wave, samples = batch["wave"].astype(jnp.float32) / 32768.0, batch["samples"]
         vary = self.vary
         if vary is not None:
-            wave, samples = jax.vmap(lambda *row: varied(*row, vary))(wave, samples, _stream(keys, 2))
+            wave, samples = jax.vmap(lambda *row: varied(row[0], row[1], row[2], vary))(wave, samples, _stream(keys, 2))
         window, hop = self.front_end.window, self.front_end.hop
         speech = features(unit_power(wave, samples), self.front_end, RATE)
         frames = frame_count(samples, window, hop)

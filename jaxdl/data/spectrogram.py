@@ -39,10 +39,8 @@ class SpecAugmentConfig:
     stretch_width: int = setting(20, "most frames of one of them", minimum=0)
 
 
-def frame_count(samples: Array | int, window: int, hop: int) -> Array | int:
-    """Frames that lie whole within `samples` samples, at least 1: 1 + ⌊(n - W) / hop⌋."""
-    if isinstance(samples, int):
-        return max(1, 1 + (samples - window) // hop)
+def frame_count(samples: Array, window: int, hop: int) -> Array:
+    """Frames that lie whole within `samples` [B] samples, at least 1: 1 + ⌊(n - W) / hop⌋."""
     return jnp.maximum(1, 1 + (samples - window) // hop)
 
 

@@ -52,7 +52,7 @@ def mixture_sections(samples: np.ndarray, previews: Previews, centres: np.ndarra
       centres: [K, 2].
       sigma: standard deviation of each Gaussian.
     """
-    frames = [(f"step {step:,}", points) for step, points in previews] + [("end", samples[: len(samples)])]
+    frames = [(f"step {step:,}", points) for step, points in previews] + [("end", samples)]
     caption = "Samples through training, from the same noise at each step. Circles have the radius 3σ about the modes' centres."
     count = "The share of samples nearest to each mode and within 3σ of it. Dashed: its fair share."
     distances = np.linalg.norm(samples[:, None] - centres[None], axis=-1)
@@ -187,7 +187,8 @@ def draw_shares(shares: np.ndarray, names: Sequence[str], what: str):
     axes.set_xticks(range(len(shares)), list(names))
     axes.set(xlabel=what, ylabel="samples (%)")
     axes.grid(False, axis="x")
-    axes.legend(loc="lower right")
+    axes.set_ylim(0, 1.25 * 100 * max(float(shares.max()), 1 / len(shares)))
+    axes.legend(loc="upper right")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ class Energy:
             mean = jnp.asarray(self.initial_mean) if self.initial_mean else jnp.full((self.rbm.visible,), 0.5)
             stats = {"visible_offset": mean, "hidden_offset": jnp.full((self.rbm.hidden,), 0.5)}
         nets[self.name] = Net(params, stats=stats, opt=self.optimizer.init(params))
-        local = {}
+        local: Any = ()
         if self.persistent:
             chains = jax.random.bernoulli(jax.random.fold_in(key, len(self.stack)), 0.5, (self.chains, self.rbm.hidden))
             local = {"hidden": chains.astype(jnp.float32)}

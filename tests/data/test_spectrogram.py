@@ -36,7 +36,7 @@ def test_stft_equals_a_sum_over_each_window(waves, window, hop):
     size = 2 ** int(np.ceil(np.log2(window)))
     found = np.asarray(stft(waves, window, hop))
     count = 1 + (1000 - window) // hop
-    assert found.shape == (2, count, size // 2 + 1) and frame_count(1000, window, hop) == count
+    assert found.shape == (2, count, size // 2 + 1) and int(frame_count(jnp.int32(1000), window, hop)) == count
     n = np.arange(window)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / window)
     basis = np.exp(-2j * np.pi * np.outer(n, np.arange(size // 2 + 1)) / size)
@@ -129,7 +129,7 @@ def test_masks_hide_whole_bands_and_stretches_behind_the_mean():
     frames = np.full(40, 50, np.int32)
     found = masked(range(40), spectra, frames)
     mean = spectra[:, :50].mean(axis=1, keepdims=True)
-    hidden = np.isclose(found, mean, atol=1e-6) & ~np.isclose(found, spectra, atol=1e-6)
+    hidden = np.isclose(found, mean, rtol=0, atol=2e-6)
     np.testing.assert_allclose(np.where(hidden, spectra, found), spectra, atol=2e-6)
     np.testing.assert_array_equal(found[:, 50:], spectra[:, 50:])
     in_bands, in_time = hidden[:, :50].all(axis=1), hidden[:, :50].all(axis=2)

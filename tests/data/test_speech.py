@@ -65,7 +65,7 @@ def test_the_tone_digits_are_always_the_same():
     assert load(SpeechConfig()).fingerprint[:16] == FINGERPRINT
 
 
-FINGERPRINT = "0" * 16
+FINGERPRINT = "1d7e8de39f1896d5"
 
 
 def test_a_limit_keeps_the_first_training_recordings_and_all_others(tones):
