@@ -23,7 +23,10 @@ class BenchFlags:
     repeats: int = option(0, "pairs of measurements of each case; 0: what is usual for it", minimum=0)
     seconds: float = option(0.5, "suite cpu: about how long one measurement takes", minimum=0.001)
     singles: int = option(
-        bench_seeds.SEEDS, "suite seeds: single commands that are run in each pair", minimum=1, maximum=bench_seeds.SEEDS
+        bench_seeds.SEEDS,
+        "suite seeds: single commands that are run in each pair",
+        minimum=1,
+        maximum=bench_seeds.SEEDS,
     )
     output: str = option("", "JSON file; where not set: experiments/results/bench-SUITE.json")
 
@@ -49,7 +52,9 @@ def main(arguments: cli.Arguments) -> int:
     machine = facts_of_machine()
     print(f"{machine['cpu']}, {machine['threads']} threads", flush=True)
     if (machine["cores_in_use"] or 0.0) > BUSY:
-        print(f"the machine is busy ({machine['cores_in_use']} cores in use): these are no fair measurements", flush=True)
+        print(
+            f"the machine is busy ({machine['cores_in_use']} cores in use): these are no fair measurements", flush=True
+        )
     began = time.perf_counter()
     found = []
     for result in _run(flags, cases):

@@ -57,16 +57,28 @@ def _resnet20() -> Any:
 
 WORKLOADS = {
     "mlp_512": Workload(
-        "MLP 784-512-512-10, batch 128", (28, 28, 1), 128, 60_000,
-        functools.partial(_mlp, 512, 512), functools.partial(bench_torch.mlp, 784, 512, 512, 10),
+        "MLP 784-512-512-10, batch 128",
+        (28, 28, 1),
+        128,
+        60_000,
+        functools.partial(_mlp, 512, 512),
+        functools.partial(bench_torch.mlp, 784, 512, 512, 10),
     ),
     "mlp_64": Workload(
-        "MLP 64-64-64-10, batch 32", (8, 8, 1), 32, 60_000,
-        functools.partial(_mlp, 64, 64), functools.partial(bench_torch.mlp, 64, 64, 64, 10),
+        "MLP 64-64-64-10, batch 32",
+        (8, 8, 1),
+        32,
+        60_000,
+        functools.partial(_mlp, 64, 64),
+        functools.partial(bench_torch.mlp, 64, 64, 64, 10),
     ),
     "mlp_64_wide": Workload(
-        "MLP 784-64-64-10, batch 32", (28, 28, 1), 32, 60_000,
-        functools.partial(_mlp, 64, 64), functools.partial(bench_torch.mlp, 784, 64, 64, 10),
+        "MLP 784-64-64-10, batch 32",
+        (28, 28, 1),
+        32,
+        60_000,
+        functools.partial(_mlp, 64, 64),
+        functools.partial(bench_torch.mlp, 784, 64, 64, 10),
     ),
     "lenet5": Workload("LeNet-5 on 28x28, batch 128", (28, 28, 1), 128, 60_000, _lenet5, bench_torch.lenet5),
     "resnet20": Workload("ResNet-20 on 32x32, batch 128", (32, 32, 3), 128, 10_000, _resnet20, bench_torch.resnet20),
@@ -140,11 +152,18 @@ def against_torch(name: str, repeats: int, seconds: float) -> Result | Skipped:
     for variant in bench_torch.VARIANTS if convolutional else bench_torch.VARIANTS[:2]:
         runs[variant] = bench_torch.Trainer(workload.theirs, *random_data(workload), workload.batch, variant)
     steps = {side: steps_for(run, seconds, _most()) for side, run in runs.items()}
-    found = alternate({side: functools.partial(seconds_per_step, run, steps[side]) for side, run in runs.items()}, repeats, REST)
+    found = alternate(
+        {side: functools.partial(seconds_per_step, run, steps[side]) for side, run in runs.items()}, repeats, REST
+    )
     fastest = min((side for side in found if side != "jaxdl"), key=lambda side: float(np.median(found[side])))
     return Result(
-        case, f"{workload.title}: time of a PyTorch step over that of ours", "speed-up",
-        ratios(found[fastest], found["jaxdl"]), TORCH_BARS[name], found, "seconds a step",
+        case,
+        f"{workload.title}: time of a PyTorch step over that of ours",
+        "speed-up",
+        ratios(found[fastest], found["jaxdl"]),
+        TORCH_BARS[name],
+        found,
+        "seconds a step",
         facts={"theirs": fastest, "torch": build, "steps": steps},
     )
 
@@ -157,8 +176,13 @@ def in_loop(name: str, repeats: int, seconds: float) -> Result:
     ours, theirs = Engine(phase_of(workload)), OneByOne(phase_of(workload))
     steps, found = _paired(ours, theirs, ("in_loop", "one_by_one"), repeats, seconds)
     return Result(
-        f"in_loop/{name}", f"{workload.title}: a step in the engine's loop over the same step dispatched one by one",
-        "share", ratios(found["in_loop"], found["one_by_one"]), Bar(OVERHEAD, at_least=False), found, "seconds a step",
+        f"in_loop/{name}",
+        f"{workload.title}: a step in the engine's loop over the same step dispatched one by one",
+        "share",
+        ratios(found["in_loop"], found["one_by_one"]),
+        Bar(OVERHEAD, at_least=False),
+        found,
+        "seconds a step",
         facts={"steps": steps},
     )
 
@@ -172,9 +196,15 @@ def overhead(name: str, repeats: int, seconds: float) -> Result:
     steps, found = _paired(ours, theirs, ("engine", "scan"), repeats, seconds)
     values = ratios(found["engine"], found["scan"])
     return Result(
-        f"overhead/{name}", f"{workload.title}: a chunk of the engine over a jitted, donated scan of the same update",
-        "share", values, Bar(OVERHEAD, at_least=False), found, "seconds a step",
-        bound=upper_bound(values), facts={"steps": steps},
+        f"overhead/{name}",
+        f"{workload.title}: a chunk of the engine over a jitted, donated scan of the same update",
+        "share",
+        values,
+        Bar(OVERHEAD, at_least=False),
+        found,
+        "seconds a step",
+        bound=upper_bound(values),
+        facts={"steps": steps},
     )
 
 
@@ -191,15 +221,22 @@ def dispatches(name: str, repeats: int, seconds: float) -> Result | Skipped:
     except LookupError as error:
         return Skipped(case, str(error))
     return Result(
-        case, "programs executed for a chunk, counted by JAX's profiler", "count", counts, Bar(1.0, at_least=False),
-        {"executions": counts}, "",
+        case,
+        "programs executed for a chunk, counted by JAX's profiler",
+        "count",
+        counts,
+        Bar(1.0, at_least=False),
+        {"executions": counts},
+        "",
     )
 
 
 def _paired(ours: Any, theirs: Any, names: tuple[str, str], repeats: int, seconds: float) -> tuple[int, dict]:
     steps = steps_for(ours, seconds, _most())
     theirs(steps)  # compiles for this length
-    sides = {side: functools.partial(seconds_per_step, run, steps) for side, run in zip(names, (ours, theirs), strict=True)}
+    sides = {
+        side: functools.partial(seconds_per_step, run, steps) for side, run in zip(names, (ours, theirs), strict=True)
+    }
     return steps, alternate(sides, repeats)
 
 

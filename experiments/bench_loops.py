@@ -40,7 +40,13 @@ class Engine:
         """One chunk of `steps` updates."""
         source = self.stager.stage(self.phase.source, self.steps, steps, 1 << 30, self.data_keys)
         self.state, _, bad = self.program.train(
-            self.state, self.program.zero_sums(), source, self.data_keys, self.step_keys, self.start, self._counts(steps)
+            self.state,
+            self.program.zero_sums(),
+            source,
+            self.data_keys,
+            self.step_keys,
+            self.start,
+            self._counts(steps),
         )
         self.steps += steps
         self.program.host_bad(bad)
@@ -129,6 +135,4 @@ def _traced(run: Callable[[], Any]) -> int:
             run()
         files = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
         planes = [plane for file in files for plane in jax.profiler.ProfileData.from_file(file).planes]
-    return sum(
-        bool(_EXECUTION.search(event.name)) for plane in planes for line in plane.lines for event in line.events
-    )
+    return sum(bool(_EXECUTION.search(event.name)) for plane in planes for line in plane.lines for event in line.events)

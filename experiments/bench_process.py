@@ -54,7 +54,12 @@ def time_to_line(command: Sequence[str], cache: pathlib.Path, pattern: str) -> f
     """
     began = time.perf_counter()
     with subprocess.Popen(
-        command, env=environment(cache), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment(cache),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         try:

@@ -57,15 +57,24 @@ def commands(root: pathlib.Path, repeats: int, singles: int = SEEDS) -> Result:
     if singles < SEEDS:
         facts |= {"estimate": f"{singles} of {SEEDS} single commands were run, their time scaled to {SEEDS}"}
     return Result(
-        CASES[0], f"mlp_mnist, {STEPS} steps each: {SEEDS} commands one after another over one with --seeds={SEEDS}",
-        "speed-up", ratios(found["commands"], found["one_command"]), Bar(2.5), found, "seconds", facts=facts,
+        CASES[0],
+        f"mlp_mnist, {STEPS} steps each: {SEEDS} commands one after another over one with --seeds={SEEDS}",
+        "speed-up",
+        ratios(found["commands"], found["one_command"]),
+        Bar(2.5),
+        found,
+        "seconds",
+        facts=facts,
     )
 
 
 def shard(root: pathlib.Path, repeats: int) -> Result:
     """Steps a second of 8 seeds spread over the cores against those of one seed that has all cores."""
     cache, steps = root / "cache", str(SHARDED_STEPS)
-    common = ("--recipe=lenet5:mnist", *(f"--train.{name}={steps}" for name in ("steps", "eval_every", "checkpoint_every")))
+    common = (
+        "--recipe=lenet5:mnist",
+        *(f"--train.{name}={steps}" for name in ("steps", "eval_every", "checkpoint_every")),
+    )
     sides = {
         "one_seed": ("--seed=0",),
         "shard": (f"--seeds={SHARDED}", "--seeds_mode=shard"),
@@ -79,9 +88,14 @@ def shard(root: pathlib.Path, repeats: int) -> Result:
             record = json.loads(next((root / "run").rglob("record.json")).read_text())
             found[side].append(record["items_per_second"])
     return Result(
-        CASES[1], f"lenet5:mnist: images a second of {SHARDED} seeds with --seeds_mode=shard on {backend.cores()} cores "
+        CASES[1],
+        f"lenet5:mnist: images a second of {SHARDED} seeds with --seeds_mode=shard on {backend.cores()} cores "
         "over those of one seed (record.json, without compilation)",
-        "speed-up", ratios(found["shard"], found["one_seed"]), Bar(1.3), found, "images/s",
+        "speed-up",
+        ratios(found["shard"], found["one_seed"]),
+        Bar(1.3),
+        found,
+        "images/s",
     )
 
 

@@ -69,9 +69,14 @@ def first_command(root: pathlib.Path) -> dict[str, float]:
 def _result(case: str, found: dict[str, list[float]]) -> Result:
     if case == CASES[0]:
         return Result(
-            case, "resnet20_cifar10:epochs2, process start to first training step: warm caches (compiled programs, "
+            case,
+            "resnet20_cifar10:epochs2, process start to first training step: warm caches (compiled programs, "
             "decoded arrays) over cold ones",
-            "share", ratios(found["warm"], found["cold"]), Bar(0.65, at_least=False), found, "seconds",
+            "share",
+            ratios(found["warm"], found["cold"]),
+            Bar(0.65, at_least=False),
+            found,
+            "seconds",
         )
     what, limit = {
         CASES[1]: ("wall time of `train --help`", 2.5),

@@ -102,7 +102,9 @@ class Trainer:
         self.order = torch.randperm(len(labels))
         module = network()
         self.module = module.to(memory_format=torch.channels_last) if self.last else module
-        self.optimizer = torch.optim.Adam(self.module.parameters(), 1e-3, fused=True if variant.endswith("fused") else None)
+        self.optimizer = torch.optim.Adam(
+            self.module.parameters(), 1e-3, fused=True if variant.endswith("fused") else None
+        )
         self.loss = torch.nn.functional.cross_entropy
 
     def __call__(self, steps: int) -> None:

@@ -28,7 +28,9 @@ class Options:
 
     chosen: str = option("", "how the settings were chosen, one sentence; on validation data, never on the test split")
     published: str = option("", "the published number and its source")
-    metric: str = option("", "the metric that the README shows, as in record.json; empty: test accuracy, or the first of test")
+    metric: str = option(
+        "", "the metric that the README shows, as in record.json; empty: test accuracy, or the first of test"
+    )
     render: bool = option(False, "only render the README's table again")
 
 

@@ -81,7 +81,9 @@ def header(session: Any, options: Any) -> None:
         "recipe": session.recipe.title,
         **session.experiment.facts,
         "devices": f"{len(devices)} x {devices[0].device_kind}, {options.parallel}, {options.precision}",
-        "seed": str(options.seed) if seeds is None else f"{options.seed} to {options.seed + seeds - 1} ({options.seeds_mode})",
+        "seed": str(options.seed)
+        if seeds is None
+        else f"{options.seed} to {options.seed + seeds - 1} ({options.seeds_mode})",
         "run folder": options.workdir,
     }
     print_header(facts)
@@ -106,7 +108,9 @@ def result_block(session: Any, run: Any) -> None:
     compilation = max(each["compile_time_s"] for each in run.records)
     facts["report"] = run.folder.path / "report.html"
     steps = max(each["steps"] for each in run.records)
-    result(f"{record['status']}: {steps} steps in {seconds:.1f} s, {compilation:.1f} s of it compilation", metrics, facts)
+    result(
+        f"{record['status']}: {steps} steps in {seconds:.1f} s, {compilation:.1f} s of it compilation", metrics, facts
+    )
 
 
 def write_reports(session: Any, run: Any) -> None:

@@ -20,9 +20,7 @@ class Config:
     environment: EnvironmentConfig = EnvironmentConfig()
     agent: DQNConfig = DQNConfig(rollout=2, updates=2, n_step=10, target_every=100, epsilon=0.1)
     model: NetworkConfig = NetworkConfig(features=(128, 128), activation="relu")
-    optimizer: OptimizerConfig = OptimizerConfig(
-        name="adam", learning_rate=5e-4, clip_norm=10.0, schedule="linear"
-    )
+    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=5e-4, clip_norm=10.0, schedule="linear")
     train: TrainConfig = TrainConfig(
         steps=15000, batch_size=8, eval_batch_size=100, log_every=250, eval_every=500, checkpoint_every=5000
     )

@@ -22,7 +22,9 @@ from jaxdl.settings import setting
 class ModelConfig:
     """The network."""
 
-    features: tuple[int, ...] = setting((16, 32, 120, 84), "maps of both convolutions, units of both dense layers", minimum=1)
+    features: tuple[int, ...] = setting(
+        (16, 32, 120, 84), "maps of both convolutions, units of both dense layers", minimum=1
+    )
     dropout: float = setting(0.0, "share of units dropped after the first dense layer", minimum=0.0, maximum=0.99)
     activation: str = setting("relu", "hidden activation (see jaxdl/nn/activations.py)")
 
@@ -45,7 +47,9 @@ VARIANTS = {
         data=DataConfig(name="mnist"),
         augment=AugmentConfig(crop=1),
         model=ModelConfig(features=(6, 16, 120, 84)),
-        optimizer=OptimizerConfig(name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=100, ema_decay=0.999),
+        optimizer=OptimizerConfig(
+            name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=100, ema_decay=0.999
+        ),
         train=TrainConfig(steps=8000, batch_size=128, eval_every=400, log_every=100, checkpoint_every=1000),
     )
 }

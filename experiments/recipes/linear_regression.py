@@ -42,7 +42,10 @@ def days(config: DataConfig, count: int, seed: int) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(seed)
     inputs = np.stack([draw.integers(0, 31, count), draw.integers(0, 51, count)], axis=1).astype(np.float32)
     profit = inputs @ TRUE[:2] + TRUE[2] + config.noise * draw.normal(size=count)
-    return {"input": (inputs - [15.0, 25.0]).astype(np.float32) / 10.0, "target": (profit[:, None] / 100.0).astype(np.float32)}
+    return {
+        "input": (inputs - [15.0, 25.0]).astype(np.float32) / 10.0,
+        "target": (profit[:, None] / 100.0).astype(np.float32),
+    }
 
 
 def build(config: Config) -> Experiment:
@@ -97,8 +100,13 @@ def report(view: Any, splits: dict[str, dict[str, np.ndarray]]) -> list:
     from jaxdl.reports.regression import regression_sections
 
     params = view.state(0).nets["model"].params["Dense_0"]
-    ours, exact = coefficients(np.asarray(params["kernel"])[0], np.asarray(params["bias"])[0]), least_squares(splits["train"])
+    ours, exact = (
+        coefficients(np.asarray(params["kernel"])[0], np.asarray(params["bias"])[0]),
+        least_squares(splits["train"]),
+    )
     rows = [[name, *(f"{x:.3f}" for x in values)] for name, *values in zip(NAMES, TRUE, exact, ours, strict=True)]
-    table = Table("", ["coefficient", "made with", "least squares", "gradient descent"], rows, "Profit, per unit of each input.")
+    table = Table(
+        "", ["coefficient", "made with", "least squares", "gradient descent"], rows, "Profit, per unit of each input."
+    )
     predictions = 100.0 * view.outputs(0, "test")["prediction"][:, 0]
     return [Section("Coefficients", [table]), *regression_sections(predictions, 100.0 * splits["test"]["target"][:, 0])]

@@ -52,13 +52,26 @@ class Config:
     model: ModelConfig = ModelConfig()
     phases: PhasesConfig = PhasesConfig()
     optimizer: OptimizerConfig = OptimizerConfig(
-        name="momentum", learning_rate=0.1, momentum=0.5, momentum_final=0.7, momentum_steps=250 * EPOCH,
-        schedule="exponential", decay_steps=1, decay_rate=1 / 1.000004, schedule_floor=1e-5, max_column_norm=1.9365,
+        name="momentum",
+        learning_rate=0.1,
+        momentum=0.5,
+        momentum_final=0.7,
+        momentum_steps=250 * EPOCH,
+        schedule="exponential",
+        decay_steps=1,
+        decay_rate=1 / 1.000004,
+        schedule_floor=1e-5,
+        max_column_norm=1.9365,
     )
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig(
-        steps=1000 * EPOCH, batch_size=100, eval_every=EPOCH, log_every=EPOCH // 5, checkpoint_every=10 * EPOCH,
-        patience=100, eval_batch_size=500,
+        steps=1000 * EPOCH,
+        batch_size=100,
+        eval_every=EPOCH,
+        log_every=EPOCH // 5,
+        checkpoint_every=10 * EPOCH,
+        patience=100,
+        eval_batch_size=500,
     )
 
 
@@ -66,7 +79,12 @@ VARIANTS = {
     "cpu": lambda: replace(
         Config(),
         optimizer=replace(
-            Config().optimizer, momentum_steps=30 * EPOCH, schedule="linear", decay_steps=1, decay_rate=0.1, schedule_floor=0.01
+            Config().optimizer,
+            momentum_steps=30 * EPOCH,
+            schedule="linear",
+            decay_steps=1,
+            decay_rate=0.1,
+            schedule_floor=0.01,
         ),
         train=replace(Config().train, steps=100 * EPOCH, patience=0),
         phases=PhasesConfig(continue_steps=30 * EPOCH, continue_rate=0.02),

@@ -54,8 +54,12 @@ def build(config: Config) -> Experiment:
         patience=config.train.patience,
     )
     return Experiment(
-        name="perceptron_nand", phases=(phase,), train=config.train, data={"name": "NAND", "version": "1", "fingerprint": None},
-        report=report, facts={"data": "the truth table of NAND, 4 rows"},
+        name="perceptron_nand",
+        phases=(phase,),
+        train=config.train,
+        data={"name": "NAND", "version": "1", "fingerprint": None},
+        report=report,
+        facts={"data": "the truth table of NAND, 4 rows"},
     )
 
 
@@ -77,7 +81,9 @@ def report(view: Any) -> list:
         right = np.asarray(circuit(jnp.asarray(INPUTS)))[:, 0].astype(int).tolist() == table
         rows.append(["".join(map(str, table)), len(circuit.gates), "yes" if right else "no"])
     header = ["outputs for 00, 01, 10, 11", "NAND perceptrons", "right"]
-    sections.append(Section("All functions of two inputs", [Table("", header, rows, "Each gate has w = (-2, -2), b = 3.")]))
+    sections.append(
+        Section("All functions of two inputs", [Table("", header, rows, "Each gate has w = (-2, -2), b = 3.")])
+    )
     adder = compile_nand([0, 1, 1, 0], [0, 0, 0, 1])
     expected = np.array([[0, 0], [1, 0], [1, 0], [0, 1]])
     answers = np.asarray(adder(jnp.asarray(INPUTS)))

@@ -36,7 +36,13 @@ class Config:
     augment: AugmentConfig = AugmentConfig(crop=4, flip=True)
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig(
-        name="momentum", learning_rate=0.1, momentum=0.9, l2=1e-4, schedule="step", boundaries=(32000, 48000), decay_rate=0.1
+        name="momentum",
+        learning_rate=0.1,
+        momentum=0.9,
+        l2=1e-4,
+        schedule="step",
+        boundaries=(32000, 48000),
+        decay_rate=0.1,
     )
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig(

@@ -251,7 +251,7 @@ class Rounds:
         return -(-self.size // self.batch_size)
 
     def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
-        """"row" [b] int32, start + B·step + row in the batch, and "mask" [b] float32; see `Resident.batch`."""
+        """ "row" [b] int32, start + B·step + row in the batch, and "mask" [b] float32; see `Resident.batch`."""
         del key
         count = self.batch_size // shards
         rows = jnp.asarray(shard, jnp.int32) * count + jnp.arange(count, dtype=jnp.int32)
