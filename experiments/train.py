@@ -115,8 +115,13 @@ def smoke(config: Any) -> Any:
         eval_batch_size=min(config.train.eval_batch_size, 64),
     )
     config = dataclasses.replace(config, train=train)
-    if hasattr(config, "data") and hasattr(config.data, "limit"):
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, limit=config.data.limit or 256))
+    data = getattr(config, "data", None)
+    if hasattr(data, "limit"):
+        data = dataclasses.replace(data, limit=data.limit or 256)
+    if hasattr(data, "length"):
+        data = dataclasses.replace(data, length=min(data.length, 32))
+    if data is not None:
+        config = dataclasses.replace(config, data=data)
     return config
 
 

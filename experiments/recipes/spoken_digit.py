@@ -52,7 +52,7 @@ VARIANTS = {
         Config(),
         data=SpeechConfig(name="spoken_digit"),
         model=ModelConfig(features=(32, 64, 96), hidden=128, dropout=0.3),
-        train=replace(Config().train, steps=2500, eval_every=125, log_every=25, checkpoint_every=500),
+        train=replace(Config().train, steps=1500, eval_every=100, log_every=25, checkpoint_every=500),
     )
 }
 

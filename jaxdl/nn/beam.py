@@ -108,11 +108,14 @@ def beam_search(
         jax.tree.map(repeat, carry),
     )
     tokens, scores, *_ = lax.fori_loop(0, length, step, state)
-    if length_penalty:
-        sizes = jnp.argmax(tokens == end, axis=-1) + 1
-        sizes = jnp.where((tokens == end).any(axis=-1), sizes, length)
-        scores = scores / ((5.0 + sizes) / 6.0) ** length_penalty
-        order = jnp.argsort(-scores, axis=-1, stable=True)
-        tokens = jnp.take_along_axis(tokens, order[..., None], axis=1)
-        scores = jnp.take_along_axis(scores, order, axis=1)
-    return tokens, scores
+    return ranked(tokens, scores, end, length_penalty) if length_penalty else (tokens, scores)
+
+
+def ranked(tokens: Array, log_p: Array, end: int, length_penalty: float) -> tuple[Array, Array]:
+    """Sequences [B, K, L] in the order of log p / ((5 + |y|) / 6)^a, best first, and that score [B, K]."""
+    sizes = jnp.argmax(tokens == end, axis=-1) + 1
+    sizes = jnp.where((tokens == end).any(axis=-1), sizes, tokens.shape[-1])
+    scores = log_p / ((5.0 + sizes) / 6.0) ** length_penalty
+    order = jnp.argsort(-scores, axis=-1, stable=True)
+    tokens = jnp.take_along_axis(tokens, order[..., None], axis=1)
+    return tokens, jnp.take_along_axis(scores, order, axis=1)

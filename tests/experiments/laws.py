@@ -14,6 +14,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = pathlib.Path(os.environ.get("JAXDL_TEST_DATA", ROOT.parent / "shared" / "data"))
 REAL = {"mnist": "mnist", "cifar10": "cifar10", "tiny_shakespeare": "tiny_shakespeare", "spoken_digit": "spoken_digit"}
+# one of each kind of task
+KINDS = ("lenet5", "linear_regression", "char_lstm", "logistic_ae", "rbm", "gan_mixture", "gridworld_q", "cartpole_ppo")
 SAME = ("status", "seed", "steps", "metrics", "best", "params_digest", "state_digest")
 
 

@@ -247,7 +247,7 @@ def test_validation_and_test_episodes_begin_differently():
 
 @pytest.fixture(scope="module")
 def many():
-    """What agents_on_devices.py says: one update each on one device, on 8 in jit, on 8 in pmap."""
+    """What agents_on_devices.py says: one update on one device, on 8 in jit, on 8 in pmap."""
     here = pathlib.Path(__file__).parent
     environment = {
         **os.environ,
@@ -262,11 +262,10 @@ def many():
 
 
 @pytest.mark.parametrize("way", ["jit", "pmap"])
-@pytest.mark.parametrize("name", ["ppo", "dqn"])
-def test_eight_devices_make_the_update_of_one(name, way, many):
-    one, other = many[name]["one"], many[name][way]
+def test_eight_devices_make_ppos_update_of_one(way, many):
+    one, other = many["one"], many[way]
     assert len(one["params"]) > 10 and np.abs(one["params"]).max() > 0.01
     np.testing.assert_allclose(one["params"], other["params"], atol=1e-5)
-    assert set(one["metrics"]) == set(other["metrics"])
+    assert set(one["metrics"]) == set(other["metrics"]) >= {"loss", "entropy", "return", "test return"}
     for metric, value in one["metrics"].items():
         assert other["metrics"][metric] == pytest.approx(value, rel=1e-4, abs=1e-5), metric
