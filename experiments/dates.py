@@ -36,7 +36,7 @@ class DecodeConfig:
 
 
 def dates_experiment(
-    config: Any, model_for: Callable[..., nn.Module], attention: str = "", **changes: Any
+    config: Any, model_for: Callable[..., nn.Module], attention: str = "", halves: bool = False, **changes: Any
 ) -> Experiment:
     """One phase of training by teacher forcing, judged by the share of validation dates that come out right as a whole.
 
@@ -45,6 +45,7 @@ def dates_experiment(
       model_for: (source vocabulary, target vocabulary, most tokens of either side) -> a model (see
         `jaxdl.tasks.translation.Translation`).
       attention: path of the attention weights that the report shows.
+      halves: see `jaxdl.tasks.supervised.Supervised`; worth its compilation where most of the time goes into products.
       **changes: fields of Experiment that differ.
     """
     from experiments.dates_report import report
@@ -58,6 +59,7 @@ def dates_experiment(
         data.target_length,
         beams=config.decode.beams,
         attention=attention,
+        halves=halves,
         arguments=("dropout",) if config.model.dropout > 0 else (),
         accumulate=config.train.accumulate,
         ema_decay=config.optimizer.ema_decay,

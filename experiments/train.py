@@ -119,7 +119,7 @@ def smoke(config: Any) -> Any:
     if hasattr(data, "limit"):
         data = dataclasses.replace(data, limit=data.limit or 256)
     if hasattr(data, "length"):
-        data = dataclasses.replace(data, length=min(data.length, 32))
+        data = dataclasses.replace(data, length=min(data.length, 64))
     if data is not None:
         config = dataclasses.replace(config, data=data)
     return config

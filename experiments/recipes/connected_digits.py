@@ -57,7 +57,7 @@ class Config:
         name="adamw", learning_rate=3e-3, schedule="cosine", warmup_steps=50, clip_norm=5.0
     )
     train: TrainConfig = TrainConfig(
-        steps=500, batch_size=32, eval_batch_size=50, eval_every=50, log_every=10, checkpoint_every=250
+        steps=400, batch_size=32, eval_batch_size=40, eval_every=50, log_every=10, checkpoint_every=200
     )
 
 
@@ -69,7 +69,7 @@ VARIANTS = {
         mask=SpecAugmentConfig(bands=1, stretches=2, stretch_width=12),
         model=ModelConfig(features=(16, 32), units=128, dropout=0.2),
         optimizer=replace(Config().optimizer, warmup_steps=200),
-        train=replace(Config().train, steps=3000, eval_every=150, log_every=25, checkpoint_every=500),
+        train=replace(Config().train, steps=2500, eval_every=125, log_every=25, checkpoint_every=500),
     )
 }
 

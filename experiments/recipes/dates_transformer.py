@@ -63,4 +63,4 @@ def build(config: Config) -> Experiment:
     def network(source: int, target: int, length: int) -> EncoderDecoder:
         return EncoderDecoder(source, target, length, shape, model.layers, model.tied)
 
-    return dates_experiment(config, network, f"decoder_{model.layers - 1}/cross_attention")
+    return dates_experiment(config, network, f"decoder_{model.layers - 1}/cross_attention", halves=True)

@@ -49,8 +49,9 @@ VARIANTS = {
     "mnist": replace(
         Config(),
         data=DataConfig(name="mnist"),
+        optimizer=OptimizerConfig(name="adam", learning_rate=3e-4, beta1=0.5, schedule="cosine", ema_decay=0.999),
         train=TrainConfig(
-            steps=20000, batch_size=64, eval_batch_size=500, log_every=200, eval_every=2000, checkpoint_every=1000
+            steps=40000, batch_size=64, eval_batch_size=500, log_every=200, eval_every=4000, checkpoint_every=2000
         ),
     )
 }

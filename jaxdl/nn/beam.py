@@ -76,7 +76,7 @@ def beam_search(
 
     Returns:
       tokens [B, K, L] int32, best first, and their ranking scores [B, K] (log p for a = 0). A place that no sequence
-      fills, because there are fewer than K, has a score of -1e30 or less.
+      fills, because there are fewer than K, has a score below -1e20.
     """
     rows, first_parent = start.shape[0], jnp.arange(start.shape[0])[:, None] * beams
 

@@ -64,6 +64,8 @@ def alignment_section(maps: Sequence[tuple[str, str, np.ndarray]], title: str = 
     """
     figures = []
     for number, (source, target, weights) in enumerate(maps):
+        if not target:  # a model that has learnt nothing may end before its first character
+            continue
         caption = (
             f"Writing {plain(target, 40)}: each row is one character that is written, and how much of the attention "
             f"(0 to 1, mean over heads) lies on each character of the source."
@@ -76,7 +78,7 @@ def alignment_section(maps: Sequence[tuple[str, str, np.ndarray]], title: str = 
 def draw_alignment(source: str, target: str, weights: np.ndarray):
     """One heat map with a character at each tick, as a matplotlib Figure; weights [T, S]."""
     size = 0.27  # inches a character
-    figure = new_figure(max(1.7 + size * len(source), 3.6), max(1.1 + size * len(target), 2.0))
+    figure = new_figure(max(1.7 + size * len(source), 3.6), max(1.1 + size * len(target), 3.0))
     axes = figure.add_subplot()
     image = axes.imshow(weights, cmap="cividis", vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
     axes.grid(False)

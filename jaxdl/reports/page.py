@@ -152,6 +152,8 @@ def render_png(figure: Figure) -> tuple[bytes, int, int]:
     with matplotlib.rc_context(RC), warnings.catch_warnings():
         # names in scripts that the font lacks are drawn as boxes; the tables show them in full
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        # a curve whose labels leave no room is drawn without the automatic layout
+        warnings.filterwarnings("ignore", message="constrained_layout not applied", category=UserWarning)
         drawing = figure.draw()
         drawing.set_dpi(DPI)
         canvas = FigureCanvasAgg(drawing)

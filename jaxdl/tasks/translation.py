@@ -161,6 +161,5 @@ def translation(
         metrics={"token_accuracy": token_accuracy},
         inputs=("source", "target"),
         weights=target_tokens,
-        halves=True,
         **changes,
     )

@@ -101,7 +101,7 @@ def start(recipe, folder):
     class Slow(Silent):
         def update(self, step, total, metrics, items_per_second):
             os.write(write, b"begun\n")
-            time.sleep(0.04)
+            time.sleep(0.1)
 
     code = 1
     try:
@@ -130,7 +130,7 @@ def killed(root, names, kills=3):
         for _ in range(kills):
             child, lines = start(recipe, place / "parts")
             if next(lines, ""):
-                time.sleep(random.random() * span / 2)
+                time.sleep(random.random() * span / 4)
             os.kill(child, signal.SIGKILL)
             codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         child, lines = start(recipe, place / "parts")

@@ -37,7 +37,7 @@ def batch(seed, rows=B):
 def trained(request):
     """A task and its state after some updates."""
     model, attention = MODELS[request.param]
-    task = translation(model, make_optimizer(CONFIG, 300), S, T, beams=3, attention=attention)
+    task = translation(model, make_optimizer(CONFIG, 300), S, T, beams=3, attention=attention, halves=not attention)
     state = jax.jit(lambda: task.init(KEY, HYPER))()
     batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(batch(seed) for seed in range(300)))
 
