@@ -52,6 +52,7 @@ def dates_experiment(
 
     data = load_dates(config.data)
     sizes = [SPECIAL + len(vocabulary) for vocabulary in (data.source, data.target)]
+    dropout = {"dropout": config.model.dropout} if config.model.dropout > 0 else {}
     task = translation(
         model_for(*sizes, max(data.source_length, data.target_length)),
         make_optimizer(config.optimizer, config.train.steps),
@@ -60,13 +61,11 @@ def dates_experiment(
         beams=config.decode.beams,
         attention=attention,
         halves=halves,
-        arguments=("dropout",) if config.model.dropout > 0 else (),
+        arguments=tuple(dropout),
         accumulate=config.train.accumulate,
         ema_decay=config.optimizer.ema_decay,
     )
-    hyper = {**hyper_parameters(config.optimizer), "label_smoothing": config.loss.label_smoothing}
-    if config.model.dropout > 0:
-        hyper["dropout"] = config.model.dropout
+    hyper = {**hyper_parameters(config.optimizer), "label_smoothing": config.loss.label_smoothing, **dropout}
 
     def evaluation(split: str) -> Resident:
         return Resident.of(data.splits[split], config.train.eval_batch_size, shuffle=False)

@@ -115,7 +115,7 @@ def smoke(config: Any) -> Any:
         eval_batch_size=min(config.train.eval_batch_size, 64),
     )
     config = dataclasses.replace(config, train=train)
-    data = getattr(config, "data", None)
+    data: Any = getattr(config, "data", None)
     if hasattr(data, "limit"):
         data = dataclasses.replace(data, limit=data.limit or 256)
     if hasattr(data, "length"):
