@@ -44,6 +44,7 @@ class MLP(nn.Module):
       pieces: number of linear pieces of each unit if activation is "maxout".
       dropout: probability of dropping a hidden unit, one for all hidden layers or one each.
       input_dropout: probability of dropping an input value.
+      input_rescale: whether the inputs that are kept are scaled by 1 / (1 − input_dropout).
       batch_norm: whether to normalise each hidden layer before its non-linearity.
       initializer: name of the initialiser of all weights, see `get_initializer`; biases start at 0.
       initial_scale: width of the normal or uniform initialiser.
@@ -56,6 +57,7 @@ class MLP(nn.Module):
     pieces: int = 2
     dropout: float | Sequence[float] = 0.0
     input_dropout: float = 0.0
+    input_rescale: bool = True
     batch_norm: bool = False
     initializer: str = "he_normal"
     initial_scale: float = 0.05
@@ -74,7 +76,7 @@ class MLP(nn.Module):
         pieces = self.pieces if self.activation == "maxout" else 1
         options = {"pieces": pieces} if self.activation == "maxout" else {}
         init = get_initializer(self.initializer, self.initial_scale)
-        x = Dropout(self.input_dropout)(x.reshape(x.shape[0], -1), train)
+        x = Dropout(self.input_dropout, rescale=self.input_rescale)(x.reshape(x.shape[0], -1), train)
         for width, rate in zip(self.features, rates, strict=True):
             x = nn.Dense(width * pieces, use_bias=not self.batch_norm, kernel_init=init, dtype=self.dtype)(x)
             if self.batch_norm:

@@ -24,10 +24,12 @@ class Dropout(nn.Module):
     Attributes:
       rate: probability of zero, in [0, 1).
       broadcast: axes along which all values share one draw, e.g. (1, 2) drops whole channels of [B, H, W, C].
+      rescale: False keeps the rest as it is: what follows is trained on less than it gets in evaluation.
     """
 
     rate: float
     broadcast: Sequence[int] = ()
+    rescale: bool = True
 
     @nn.compact
     def __call__(self, x: Array, train: bool, rate: Array | float | None = None) -> Array:
@@ -53,5 +55,5 @@ class Dropout(nn.Module):
         keys = row_keys(self.make_rng("noise"), x.shape[0])
         bits = row_bits(keys, shape, jnp.uint16)
         kept = jnp.maximum(jnp.round((1.0 - jnp.asarray(rate, jnp.float32)) * _LEVELS), 1.0)
-        scale = (_LEVELS / kept).astype(x.dtype)
-        return jnp.where(bits < kept, x * scale, jnp.zeros((), x.dtype))
+        left = x * (_LEVELS / kept).astype(x.dtype) if self.rescale else x
+        return jnp.where(bits < kept, left, jnp.zeros((), x.dtype))

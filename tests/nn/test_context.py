@@ -26,6 +26,14 @@ def test_dropout_scales_what_it_keeps_and_is_the_identity_otherwise():
     np.testing.assert_array_equal(Dropout(0.3).apply({}, x, train=False), x)
 
 
+def test_dropout_without_rescaling_keeps_values_as_they_are():
+    x = jax.random.normal(KEY, (8, 500)) + 10.0
+    y = np.asarray(Dropout(0.3, rescale=False).apply({}, x, train=True, rngs={"noise": KEY}))
+    kept = y != 0.0
+    np.testing.assert_array_equal(y[kept], np.asarray(x)[kept])
+    assert abs(kept.mean() - 0.7) < 0.03
+
+
 def test_dropout_differs_between_examples_values_and_layers():
     y = np.asarray(drop(jnp.ones((4, 2000)))) != 0
     for i in range(4):
