@@ -22,14 +22,17 @@ def run_checks(experiment: Any, seed: int) -> None:
         print("  left out  loss, gradients and one batch: this task makes its own data", flush=True)
         return
     look = first_look(experiment, seed)
-    loss, expected = look.metrics["loss"], experiment.expected_loss
-    if expected is not None:
+    loss, expected = look.metrics.get("loss"), experiment.expected_loss
+    if expected is not None and loss is not None:
         text = f"{loss:.3f}; a uniform guess has {expected:.3f}"
         _line("loss at the start", text, abs(loss - expected) < 0.5 * expected)
     bad = [name for name, norm in look.gradient_norms.items() if not math.isfinite(norm)]
     zero = [name for name, norm in look.gradient_norms.items() if norm == 0.0]
-    said = f"not finite in {', '.join(bad)}" if bad else f"finite in all {len(look.gradient_norms)} layers"
-    _line("gradients", said + (f"; zero in {', '.join(zero)}" if zero else ""), not bad)
+    if look.gradient_norms:
+        said = f"not finite in {', '.join(bad)}" if bad else f"finite in all {len(look.gradient_norms)} layers"
+        _line("gradients", said + (f"; zero in {', '.join(zero)}" if zero else ""), not bad)
+    else:
+        print("  left out  gradients: this task has no probe of them", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         first, last = overfit(experiment, seed, STEPS, folder)
     if math.isnan(first):

@@ -1,12 +1,14 @@
 """The recipes: one file each in experiments/recipes/, found by listing the folder, imported only when chosen.
 
 A recipe's module has a docstring (its first line describes it), `Config` (a frozen dataclass with defaults),
-`build(config) -> Experiment`, and perhaps `VARIANTS`: name -> a Config, or a function that returns one.
+`build(config) -> Experiment`, and perhaps `VARIANTS`: name -> a Config, or a function that returns one. The docstring
+describes a variant where it shows its command: "--recipe=NAME:VARIANT   # what it is".
 """
 
 import ast
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +22,11 @@ PACKAGE = "experiments.recipes"
 
 @dataclass(frozen=True)
 class Summary:
-    """What a recipe's file says of itself without being imported."""
+    """What a recipe's file says of itself without being imported: its first line, and its variants with theirs."""
 
     name: str
     line: str
-    variants: tuple[str, ...]
+    variants: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def names(package: str = PACKAGE) -> list[str]:
 def summary(name: str, package: str = PACKAGE) -> Summary:
     """First line of the docstring and the variants of one recipe, read from its syntax tree."""
     tree = ast.parse((_folder(package) / f"{name}.py").read_text(encoding="utf-8"))
-    lines = (ast.get_docstring(tree) or "").strip().splitlines()
-    return Summary(name, lines[0] if lines else "", _variants(tree))
+    doc = (ast.get_docstring(tree) or "").strip()
+    variants = {variant: _described(name, variant, doc) for variant in _variants(tree)}
+    return Summary(name, doc.splitlines()[0] if doc else "", variants)
 
 
 def table(package: str = PACKAGE) -> str:
@@ -74,7 +77,7 @@ def table(package: str = PACKAGE) -> str:
     for name in names(package):
         found = summary(name, package)
         rows.append((name, found.line))
-        rows += [(f"{name}:{variant}", f"variant of {name}") for variant in found.variants]
+        rows += [(f"{name}:{variant}", f"  {line}") for variant, line in found.variants.items()]
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name:<{width}}  {line}".rstrip() for name, line in rows)
 
@@ -115,6 +118,11 @@ def _hint(name: str, known: list[str], every: bool = False) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; there is {', '.join(known)}" if every else ""
+
+
+def _described(name: str, variant: str, doc: str) -> str:
+    found = re.search(rf"--recipe={name}:{variant}(?: .*?)?# *(.*)", doc)
+    return found[1].strip() if found else f"variant of {name}"
 
 
 def _variants(tree: ast.Module) -> tuple[str, ...]:

@@ -44,6 +44,12 @@ def test_every_command_names_a_binary_and_a_recipe_that_exist():
         assert not variant or variant in recipe_files.summary(name).variants, title
 
 
+def test_every_variant_says_what_it_is():
+    for name in recipe_files.names():
+        for variant, line in recipe_files.summary(name).variants.items():
+            assert line and not line.startswith("variant of"), f"{name}:{variant}"
+
+
 def test_every_recipe_and_every_linked_file_is_there():
     for name in recipe_files.names():
         assert f"`{name}`" in TEXT, name

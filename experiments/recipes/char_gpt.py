@@ -3,7 +3,8 @@
 Radford et al.: Language models are unsupervised multitask learners, 2019 (GPT-2); Karpathy: nanoGPT, README and
 config/train_shakespeare_char.py.
 
-    python -m experiments.train --recipe=char_gpt:cpu                             # Python's reference, embedded
+    python -m experiments.train --recipe=char_gpt:cpu    # nanoGPT's setting for a CPU: 4 layers, 128 wide, context 64
+    python -m experiments.train --recipe=char_gpt:gpu    # nanoGPT's setting for a GPU: 6 layers, 384 wide, context 256
     python -m experiments.train --recipe=char_gpt:cpu --data.name=tiny_shakespeare --seeds=3
     python -m experiments.train --recipe=char_gpt:gpu --data.name=tiny_shakespeare --precision=bfloat16
     python -m experiments.sample --workdir=runs/char_gpt-cpu --length=1000 --temperature=0.8

@@ -4,7 +4,10 @@ Hochreiter and Schmidhuber: Long short-term memory, Neural Computation 1997; the
 gate), Cho et al. 2014 (gru) and Mikolov et al. 2010 (rnn); as a writer of texts: Karpathy, char-rnn, 2015.
 
     python -m experiments.train --recipe=char_lstm                    # source of Python's standard library
-    python -m experiments.train --recipe=char_lstm:tiny_shakespeare
+    python -m experiments.train --recipe=char_lstm:rnn                # a plain tanh network in the LSTM's place
+    python -m experiments.train --recipe=char_lstm:gru                # gated recurrent units in the LSTM's place
+    python -m experiments.train --recipe=char_lstm:window             # no recurrence: a fixed window of characters
+    python -m experiments.train --recipe=char_lstm:tiny_shakespeare   # tiny_shakespeare, 2 x 256 units with dropout
     python -m experiments.train --recipe=char_lstm:tiny_shakespeare --model.cell=gru --workdir=runs/char_gru
     python -m experiments.train --recipe=char_lstm --data.name=file --data.dir=story.txt
     python -m experiments.sample --workdir=runs/char_lstm-tiny_shakespeare --length=2000 --temperature=0.8

@@ -7,7 +7,9 @@ unrolled into encoder and decoder, which learn by cross entropy. They fine-tuned
     python -m experiments.train --recipe=deep_ae:pretrained   # 8x8 digits; deep_ae is the same
     python -m experiments.train --recipe=deep_ae:random       # without pre-training
     python -m experiments.train --recipe=deep_ae:2d           # a code of two values
-    python -m experiments.train --recipe=deep_ae:mnist        # 784-1000-500-250-30; also mnist_random and mnist_2d
+    python -m experiments.train --recipe=deep_ae:mnist        # MNIST, 784-1000-500-250-30, pre-trained
+    python -m experiments.train --recipe=deep_ae:mnist_random # MNIST, without pre-training
+    python -m experiments.train --recipe=deep_ae:mnist_2d     # MNIST, a code of two values, pre-trained
 
 Published: squared error 3.00 per test image of MNIST with 784-1000-500-250-30. Measured here: the README's table of
 recipes.

@@ -8,7 +8,7 @@ momentum of mnist_pi_continued.yaml. There the second phase ends when its loss r
 fixed number of epochs.
 
     python -m experiments.train --recipe=maxout_mnist          # the published schedule: about 350 epochs, then 100
-    python -m experiments.train --recipe=maxout_mnist:cpu      # a shorter schedule for two CPU cores
+    python -m experiments.train --recipe=maxout_mnist:cpu      # a shorter schedule: 100 epochs, then 30
 
 Published: 0.94 % test error. Measured here: the README's table of recipes.
 """

@@ -6,7 +6,11 @@ sticky actions (there: the last action is repeated with probability 0.1), the mi
 of 1000 steps (Freeway 2500). Breakout gives 1 for each brick and 30 bricks a wall; it has no ramp of difficulty.
 
     pip install -e '.[rl]'
-    python -m experiments.train --recipe=minatar_ppo:breakout
+    python -m experiments.train --recipe=minatar_ppo:breakout         # bricks, a paddle and a ball
+    python -m experiments.train --recipe=minatar_ppo:asterix          # collect treasure, avoid enemies
+    python -m experiments.train --recipe=minatar_ppo:freeway          # cross a road of ten lanes
+    python -m experiments.train --recipe=minatar_ppo:seaquest         # a submarine with divers and oxygen
+    python -m experiments.train --recipe=minatar_ppo:space_invaders   # aliens that advance row by row
 """
 
 import dataclasses

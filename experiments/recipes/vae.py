@@ -6,7 +6,8 @@ log p(x) in nats, averaged over ten passes.
 
     python -m experiments.train --recipe=vae            # 8x8 digits
     python -m experiments.train --recipe=vae:2d         # two latent values: the manifold can be seen
-    python -m experiments.train --recipe=vae:mnist      # MNIST, 50 latent values; also mnist_2d
+    python -m experiments.train --recipe=vae:mnist      # MNIST, 50 latent values
+    python -m experiments.train --recipe=vae:mnist_2d   # MNIST, two latent values
     python -m experiments.sample --workdir=runs/vae
 
 Published on dynamically binarised MNIST: log-likelihood -86.76 (Burda, Grosse, Salakhutdinov 2016, one sample, 3,280

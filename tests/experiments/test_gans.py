@@ -118,3 +118,14 @@ def test_the_penalty_is_a_hyper_parameter_only_where_it_is_paid():
     config = recipe_files.load("gan_mixture").config
     assert "gradient_penalty" in gans.hyper(config.optimizer, dataclasses.replace(config.gan, gradient_penalty=0.1))
     assert "gradient_penalty" not in gans.hyper(config.optimizer, dataclasses.replace(config.gan, gradient_penalty=0.0))
+
+
+def test_check_leaves_out_what_a_game_has_not(monkeypatch, capsys):
+    from experiments import checks
+    from experiments.session import open_recipe
+
+    monkeypatch.setattr(checks, "STEPS", 2)
+    recipe = recipe_files.load("gan_mixture")
+    checks.run_checks(open_recipe(recipe, recipe.config).experiment, seed=0)
+    printed = capsys.readouterr().out
+    assert "left out  gradients" in printed and "left out  one batch" in printed
