@@ -133,7 +133,11 @@ def _write(view: View, folder: RunFolder) -> None:
     headlines = []
     if view.done:
         finals = [name for name in view.records[view.done[0]]["metrics"] if not name.startswith("train/")]
-        finals.sort(key=lambda name: (not name.startswith("test/"), "accuracy" not in name))
+        objective = view.experiment.phases[-1].objective
+        judged = objective[0].partition("/")[2] if objective else "accuracy"
+        finals.sort(
+            key=lambda name: (not name.startswith("test/"), not name.endswith(f"/{judged}"), "accuracy" not in name)
+        )
         headlines = [headline(name, view.values(name)) for name in finals[:4]]
         if view.experiment.report is not None:
             sections += view.experiment.report(view)

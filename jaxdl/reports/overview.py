@@ -114,7 +114,9 @@ def _devices(program: Mapping[str, Any]) -> str | None:
         return None
     devices, platform = program.get("devices"), program.get("platform")
     shown = devices if isinstance(devices, str) else f"{devices} × {platform}" if devices and platform else platform
-    parts = [shown, program.get("parallel"), f"{program['threads']} threads" if program.get("threads") else None]
+    threads = program.get("threads")
+    said = f"{threads} thread{'' if threads == 1 else 's'}" if threads else None
+    parts = [shown, program.get("parallel"), said]
     return ", ".join(str(part) for part in parts if part) or None
 
 
