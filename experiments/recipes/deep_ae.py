@@ -69,7 +69,7 @@ _MNIST = replace(
     pretraining=PretrainingConfig(epochs=15),
     optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, schedule="cosine"),
     train=TrainConfig(
-        steps=60000, batch_size=256, eval_batch_size=500, eval_every=1000, log_every=250, checkpoint_every=5000
+        steps=25000, batch_size=256, eval_batch_size=500, eval_every=1000, log_every=250, checkpoint_every=5000
     ),
 )
 
