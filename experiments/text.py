@@ -22,7 +22,7 @@ def language_model(config: Any, model_for: Callable[[int], nn.Module], context: 
     """One phase of training on a text by characters, judged by validation loss in nats per character.
 
     A model with `zero_carry` is trained by truncated backpropagation through time on contiguous streams; any other on
-    random windows of `config.data.length` characters. Validation and test are read once from end to end: by models with
+    shuffled windows of `config.data.length` characters. Validation and test are read once from end to end: by models with
     a carry in rows of 512 characters after 128 that do not count, by others in windows of `config.data.length`.
 
     Args:
@@ -67,7 +67,7 @@ def task_for(config: Any, model: nn.Module) -> LanguageModelling:
 
 
 def training_source(config: Any, corpus: Corpus, task: LanguageModelling) -> Streams | Windows:
-    """Contiguous streams for a model with a carry, random windows for any other."""
+    """Contiguous streams for a model with a carry, shuffled windows for any other."""
     kind = Streams if task.streams else Windows
     return kind.of(corpus.splits["train"], config.train.batch_size, config.data.length)
 

@@ -1,4 +1,4 @@
-"""Batches of characters: random windows, contiguous streams for truncated BPTT, and a split read once from end to end.
+"""Batches of characters: shuffled windows, contiguous streams for truncated BPTT, and a split read once from end to end.
 
 Every batch predicts each character from those before it. Shapes: `n` characters of a text, `B` rows of the global
 batch, `b = B / shards` rows of one device, `T` characters of a row. All batches hold
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxdl.data.permutation import permuted_index
 from jaxdl.errors import UserError
 
 Array = jax.Array
@@ -25,11 +26,15 @@ Batch = dict[str, Array]
 
 @struct.dataclass
 class Windows:
-    """Windows of T + 1 characters that begin anywhere, drawn with replacement; for models without a carry.
+    """Windows of T + 1 characters in shuffled epochs; for models without a carry.
+
+    An epoch cuts the text into W windows from an offset o on and visits each once: number w reads the T characters from
+    o + w T on. The offset is drawn anew each epoch from what W T leaves over, so that windows begin anywhere. Windows
+    drawn with replacement would leave out a third of the text in what an epoch takes.
 
     Attributes:
       arrays: {"text": [n] token numbers}.
-      size: windows that exist, n - T.
+      size: W.
       batch_size: B.
       length: T.
     """
@@ -43,19 +48,24 @@ class Windows:
     def of(cls, text: Any, batch_size: int, length: int) -> "Windows":
         """Puts `text` [n] on the default device. Raises UserError if it is shorter than one window."""
         _check_length(text, length + 1, length, 1)
-        return cls({"text": jnp.asarray(text)}, len(text) - length, batch_size, length)
+        # one window less than fit: the offset needs room
+        return cls({"text": jnp.asarray(text)}, max(1, (len(text) - 1) // length - 1), batch_size, length)
 
     @property
     def num_batches(self) -> int:
-        """Batches that hold about as many characters as the text: ceil(n / (B T))."""
-        return -(-self.size // (self.batch_size * self.length))
+        """Batches that hold as many windows as an epoch: ceil(W / B)."""
+        return -(-self.size // self.batch_size)
 
     def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
-        """Batch `step`; `key` draws where each row begins, by step and row."""
-        rows = _rows(self.batch_size, shard, shards)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), rows)
-        starts = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.size, jnp.int32))(keys)
-        return _cut(self.arrays["text"], starts, self.length) | _all_count(rows, self.length)
+        """Batch `step` of endless epochs; `key` draws their orders and offsets."""
+        rows, text = _rows(self.batch_size, shard, shards), self.arrays["text"]
+        order, offsets = jax.random.split(key)
+        position = jnp.asarray(step, jnp.int32) * self.batch_size + rows
+        window = permuted_index(order, position, self.size)
+        spare = text.shape[0] - 1 - self.size * self.length
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(offsets, position // self.size)
+        offset = jax.vmap(lambda k: jax.random.randint(k, (), 0, spare + 1, jnp.int32))(keys)
+        return _cut(text, offset + window * self.length, self.length) | _all_count(rows, self.length)
 
     def stage(self, step: int, count: int, key: Array) -> "Windows":
         """Itself: the text is on the device."""

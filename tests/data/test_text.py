@@ -106,19 +106,28 @@ def test_a_bad_file_is_one_line(tmp_path, content, said):
             read_text(str(path))
 
 
-def test_windows_are_cuts_of_the_text_drawn_by_step_and_row():
+def test_each_epoch_of_windows_reads_the_text_once_from_its_own_offset():
+    text, length = np.arange(1000, dtype=np.int32), 16
+    source = Windows.of(text, 6, length)
+    assert source.size == 61
+    batches = [source.batch(step, KEY) for step in range(61)]
+    tokens = np.concatenate([np.asarray(batch["tokens"]) for batch in batches]).reshape(6, 61, length)
+    target = np.concatenate([np.asarray(batch["target"]) for batch in batches]).reshape(6, 61, length)
+    np.testing.assert_array_equal(target, tokens + 1)
+    offsets = tokens.min(axis=(1, 2))
+    for epoch, offset in zip(tokens, offsets, strict=True):
+        np.testing.assert_array_equal(np.sort(epoch.ravel()), offset + np.arange(61 * length))
+    assert len(set(offsets.tolist())) > 2
+    assert len({tuple(epoch[:, 0] - offset) for epoch, offset in zip(tokens, offsets, strict=True)}) == 6
+    assert batches[0]["tokens"].dtype == jnp.int32 and np.asarray(batches[0]["weight"]).all()
+
+
+def test_windows_do_not_depend_on_the_number_of_devices():
     source = Windows.of(TEXT.astype(np.uint8), 6, 16)
-    batches = [source.batch(step, KEY) for step in range(40)]
-    for batch in batches:
-        tokens, target = np.asarray(batch["tokens"]), np.asarray(batch["target"])
-        np.testing.assert_array_equal(tokens[:, 1:], target[:, :-1])
-        np.testing.assert_array_equal(target, (tokens + 1) % 251)
-        assert batch["tokens"].dtype == jnp.int32 and np.asarray(batch["weight"]).all()
-    firsts = np.concatenate([batch["tokens"][:, 0] for batch in batches])
-    assert len(set(firsts.tolist())) > 100
-    again = [source.batch(7, KEY, shard, 3) for shard in range(3)]
-    np.testing.assert_array_equal(np.concatenate([b["tokens"] for b in again]), batches[7]["tokens"])
-    np.testing.assert_array_equal(np.concatenate([b["row"] for b in again]), np.arange(6))
+    whole = source.batch(7, KEY)
+    parts = [source.batch(7, KEY, shard, 3) for shard in range(3)]
+    np.testing.assert_array_equal(np.concatenate([b["tokens"] for b in parts]), whole["tokens"])
+    np.testing.assert_array_equal(np.concatenate([b["row"] for b in parts]), np.arange(6))
     shortest = Windows.of(TEXT[:17], 2, 16)
     np.testing.assert_array_equal(shortest.batch(3, KEY)["tokens"], np.stack([TEXT[:16]] * 2))
 
