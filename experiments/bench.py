@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import bench_cpu, bench_families, bench_seeds, bench_startup, cli
+from experiments.bench_measure import BUSY
 from experiments.flags import UsageError, option
 from experiments.nearest import did_you_mean
 
@@ -16,7 +17,6 @@ SUITES = {
     "seeds": bench_seeds.CASES,
     "startup": bench_startup.CASES,
 }
-BUSY = 0.2  # cores that others may keep busy
 
 
 @dataclasses.dataclass(frozen=True)

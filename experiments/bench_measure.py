@@ -16,6 +16,8 @@ import numpy as np
 FORMAT = 1
 OTHERS = ("torch", "scikit-learn", "stable-baselines3")
 BOOTSTRAP_SAMPLES = 10_000
+# cores that others may keep busy
+BUSY = 0.2
 # the other library's threads spin for a while after their last work
 REST = 0.2
 _SIGNS = {"speed-up": "×", "share": "×", "seconds": " s", "count": ""}

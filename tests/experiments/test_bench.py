@@ -215,16 +215,6 @@ def test_executions_are_counted():
     assert executions(five) == 5
 
 
-@pytest.fixture
-def one_thread():
-    """PyTorch's threads wait actively, which on a busy machine takes the cores from those that work."""
-    torch = pytest.importorskip("torch", reason="PyTorch is the other side of this comparison")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_torch_has_the_same_networks(one_thread):
     """As many parameters, layer by layer, as the flax modules; and Adam makes the loss fall."""
     torch = pytest.importorskip("torch", reason="PyTorch is the other side of this comparison")
