@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments import backend, bench_libraries, bench_torch, bench_torch_images, bench_torch_text
 from experiments.bench_measure import Bar, Result, Skipped, against
+from experiments.flags import UsageError
 
 PAIRS = 9
 ENDLESS = 1 << 30
@@ -325,26 +326,33 @@ CASES = tuple(FAMILIES)
 _OTHERS = {"torch": "PyTorch", "sklearn": "scikit-learn", "sb3": "Stable-Baselines3"}
 
 
-def run(cases: tuple[str, ...], repeats: int, seconds: float) -> Iterator[Result | Skipped]:
-    """Measures the cases; arguments as `bench_cpu.run`'s, 0 repeats for PAIRS."""
-    for case in cases:
-        yield measured(case, FAMILIES[case], repeats or PAIRS, seconds)
+def run(cases: tuple[str, ...], repeats: int, seconds: float, clock: str = "wall") -> Iterator[Result | Skipped]:
+    """Measures the cases; arguments as `bench_cpu.run`'s, 0 repeats for PAIRS, and one of `bench_measure.CLOCKS`.
+
+    Raises:
+      UsageError: processor time on several cores, where a thread that only waits would count.
+    """
+    if clock == "processor" and backend.cores() > 1:
+        raise UsageError("--clock=processor compares one thread: start it on one core (taskset -c 1 python -m ...)")
+    return (measured(case, FAMILIES[case], repeats or PAIRS, seconds, clock) for case in cases)
 
 
-def measured(case: str, family: Family, repeats: int, seconds: float) -> Result | Skipped:
+def measured(case: str, family: Family, repeats: int, seconds: float, clock: str = "wall") -> Result | Skipped:
     """One case; skipped where the other library is missing."""
     if reason := bench_libraries.missing(family.package):
         return Skipped(case, reason)
     from experiments.bench_loops import Engine
     from jaxdl.engine.loop import CHUNK_LARGEST
 
-    facts = {"a step": family.unit}
+    facts = {"a step": family.unit, "clock": clock}
     if family.package != "sklearn":
         facts["torch"] = bench_torch.use_threads(backend.cores())
     config = family.config()
     ours, theirs = Engine(family.ours(config)), family.theirs(config)
-    for side in (ours, *theirs.values()) if family.first else ():
-        side(family.first)
+    if family.first:
+        sides: list[Callable[[int], None]] = [ours, *theirs.values()]
+        for side in sides:
+            side(family.first)
     return against(
         case,
         f"{family.title}: time of a step of {_OTHERS[case.split('/')[0]]} over that of ours",
@@ -355,4 +363,5 @@ def measured(case: str, family: Family, repeats: int, seconds: float) -> Result 
         seconds=seconds,
         most=CHUNK_LARGEST,
         facts=facts,
+        clock=clock,
     )

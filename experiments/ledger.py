@@ -163,10 +163,14 @@ def shown_bar(bar: dict | None) -> str:
 
 
 def machine_line(hardware: dict) -> str:
-    """What a table was measured on, and whether others worked there too."""
-    busy = hardware.get("cores_in_use") or 0.0
-    shared = f"; other programs kept {busy:g} cores busy" if busy > BUSY else ""
-    return f"Measured on: {hardware['cpu']}, {hardware['threads']} threads{shared}."
+    """What a table was measured on, by which clock, and whether others worked there too."""
+    busy, threads = hardware.get("cores_in_use") or 0.0, hardware["threads"]
+    parts = [f"Measured on: {hardware['cpu']}, {threads} thread{'s' if threads > 1 else ''}"]
+    if hardware.get("clock", "wall") == "processor":
+        parts.append("processor time")
+    if busy > BUSY:
+        parts.append(f"while other programs kept {busy:g} cores busy")
+    return ", ".join(parts) + "."
 
 
 def rendered(text: str) -> str:

@@ -166,7 +166,13 @@ def tiny(monkeypatch):
 def test_one_pair_of_a_tiny_case(tiny, tmp_path, capsys):
     path = tmp_path / "bench.json"
     flags = SimpleNamespace(
-        suite="cpu", cases=("overhead/mlp_64", "dispatches"), repeats=1, seconds=0.005, singles=1, output=str(path)
+        suite="cpu",
+        cases=("overhead/mlp_64", "dispatches"),
+        repeats=1,
+        seconds=0.005,
+        clock="wall",
+        singles=1,
+        output=str(path),
     )
     assert bench.main(SimpleNamespace(flags=flags, command="python -m experiments.bench ...")) == 0
     found = {case["case"]: case for case in json.loads(path.read_text())["cases"]}

@@ -2,12 +2,14 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
 
 from experiments import bench_families, ledger
-from experiments.bench_measure import Bar, Result, Skipped, document
+from experiments.bench_measure import Bar, Result, Skipped, document, seconds_per_step
+from experiments.flags import UsageError
 
 
 def test_torch_has_the_same_families(one_thread):
@@ -48,6 +50,17 @@ def test_a_tiny_family_is_measured(one_thread, monkeypatch):
     monkeypatch.setattr(bench_families.bench_libraries, "missing", lambda package: f"no {package}")
     (skipped,) = bench_families.run(("sb3/ppo",), 1, 0.005)
     assert skipped == Skipped("sb3/ppo", "no stable_baselines3")
+
+
+def test_processor_time_is_what_the_process_used(monkeypatch):
+    assert (
+        seconds_per_step(lambda steps: time.sleep(0.2), 1, "processor")
+        < 0.1
+        < seconds_per_step(lambda steps: time.sleep(0.2), 1)
+    )
+    monkeypatch.setattr(bench_families.backend, "cores", lambda: 2)
+    with pytest.raises(UsageError, match="one core"):
+        bench_families.run(("sb3/ppo",), 1, 0.1, "processor")
 
 
 def test_stable_baselines_makes_as_many_steps_and_updates(one_thread):
@@ -91,5 +104,7 @@ def test_the_readmes_table_of_speed():
     lines = ledger.bench_table(json.loads(json.dumps(whole))).splitlines()
     assert lines[2:4] == ["| what | 2.50 (2.25 – 2.75) | ≥ 1.6 (2.5) |", "| c/d | not measured: no torch | – |"]
     assert lines[4:] == ["", "Measured on: Some CPU, 2 threads."]
-    assert ledger.machine_line({**machine, "cores_in_use": 1.5}).endswith("; other programs kept 1.5 cores busy.")
+    alone = {**machine, "threads": 1, "clock": "processor", "cores_in_use": 1.5}
+    said = "Measured on: Some CPU, 1 thread, processor time, while other programs kept 1.5 cores busy."
+    assert ledger.machine_line(alone) == said
     assert ledger.BENCH_TABLES["bench"] == "bench-cpu.json" and ledger.marks("bench")[0].startswith("<!-- bench:")
