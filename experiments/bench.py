@@ -1,4 +1,4 @@
-"""Measures jaxdl on this machine: `python -m experiments.bench --suite=cpu|seeds|startup`."""
+"""Measures jaxdl on this machine: `python -m experiments.bench --suite=cpu|families|seeds|startup`."""
 
 import dataclasses
 import time
@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments import bench_cpu, bench_seeds, bench_startup, cli
+from experiments import bench_cpu, bench_families, bench_seeds, bench_startup, cli
+from experiments.bench_measure import BUSY, CLOCKS
 from experiments.flags import UsageError, option
 from experiments.nearest import did_you_mean
 
-SUITES = {"cpu": bench_cpu.CASES, "seeds": bench_seeds.CASES, "startup": bench_startup.CASES}
-BUSY = 0.2  # cores that others may keep busy
+SUITES = {
+    "cpu": bench_cpu.CASES,
+    "families": bench_families.CASES,
+    "seeds": bench_seeds.CASES,
+    "startup": bench_startup.CASES,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +26,10 @@ class BenchFlags:
     suite: str = option("cpu", "what is measured", choices=tuple(SUITES))
     cases: tuple[str, ...] = option((), "only these cases, or groups of them (torch, overhead/mlp_64)")
     repeats: int = option(0, "pairs of measurements of each case; 0: what is usual for it", minimum=0)
-    seconds: float = option(0.5, "suite cpu: about how long one measurement takes", minimum=0.001)
+    seconds: float = option(0.5, "suites cpu and families: about how long one measurement takes", minimum=0.001)
+    clock: str = option(
+        "wall", "suite families: wall, or processor time of one thread, for a machine that others use", choices=CLOCKS
+    )
     singles: int = option(
         bench_seeds.SEEDS,
         "suite seeds: single commands that are run in each pair",
@@ -37,8 +45,9 @@ BINARY = cli.Binary(
 measurement to a JSON file. What is compared takes turns, and a ratio is the median over pairs.
 
 Suites: cpu (training throughput against PyTorch where it is installed, convolutions inside the loop, the engine's
-overhead), seeds (many seeds in one command), startup (time to the first step, --help, the first command). Give the
-machine nothing else to do meanwhile. The suites seeds and startup need mnist and cifar10 prepared (TFDS_DATA_DIR).""",
+overhead), families (training throughput of the other families against PyTorch, scikit-learn and Stable-Baselines3),
+seeds (many seeds in one command), startup (time to the first step, --help, the first command). Give the machine nothing
+else to do meanwhile. The suites seeds and startup need mnist and cifar10 prepared (TFDS_DATA_DIR).""",
     options=BenchFlags,
 )
 
@@ -49,9 +58,9 @@ def main(arguments: cli.Arguments) -> int:
 
     flags = arguments.flags
     cases = chosen(flags.suite, flags.cases)
-    machine = facts_of_machine()
+    machine = facts_of_machine() | {"clock": flags.clock}
     print(f"{machine['cpu']}, {machine['threads']} threads", flush=True)
-    if (machine["cores_in_use"] or 0.0) > BUSY:
+    if (machine["cores_in_use"] or 0.0) > BUSY and flags.clock == "wall":
         print(
             f"the machine is busy ({machine['cores_in_use']} cores in use): these are no fair measurements", flush=True
         )
@@ -85,6 +94,8 @@ def chosen(suite: str, names: tuple[str, ...]) -> tuple[str, ...]:
 def _run(flags: Any, cases: tuple[str, ...]) -> Iterator[Any]:
     if flags.suite == "cpu":
         return bench_cpu.run(cases, flags.repeats, flags.seconds)
+    if flags.suite == "families":
+        return bench_families.run(cases, flags.repeats, flags.seconds, flags.clock)
     if flags.suite == "seeds":
         return bench_seeds.run(cases, flags.repeats, flags.singles)
     return bench_startup.run(cases, flags.repeats)

@@ -8,13 +8,21 @@ from typing import Any
 import numpy as np
 
 from experiments import backend, bench_torch
-from experiments.bench_measure import Bar, Result, Skipped, alternate, ratios, seconds_per_step, steps_for, upper_bound
+from experiments.bench_measure import (
+    Bar,
+    Result,
+    Skipped,
+    against,
+    alternate,
+    ratios,
+    seconds_per_step,
+    steps_for,
+    upper_bound,
+)
 
 OVERHEAD = 1.05
 PAIRS, OVERHEAD_PAIRS = 15, 30
 CHUNKS = 5
-# the other library's threads spin for a while after their last work
-REST = 0.2
 
 
 @dataclass(frozen=True)
@@ -147,24 +155,18 @@ def against_torch(name: str, repeats: int, seconds: float) -> Result | Skipped:
         return Skipped(case, reason)
     workload = WORKLOADS[name]
     build = bench_torch.use_threads(backend.cores())
-    runs: dict[str, Callable[[int], None]] = {"jaxdl": Engine(phase_of(workload))}
-    convolutional = name in IN_LOOP
-    for variant in bench_torch.VARIANTS if convolutional else bench_torch.VARIANTS[:2]:
-        runs[variant] = bench_torch.Trainer(workload.theirs, *random_data(workload), workload.batch, variant)
-    steps = {side: steps_for(run, seconds, _most()) for side, run in runs.items()}
-    found = alternate(
-        {side: functools.partial(seconds_per_step, run, steps[side]) for side, run in runs.items()}, repeats, REST
-    )
-    fastest = min((side for side in found if side != "jaxdl"), key=lambda side: float(np.median(found[side])))
-    return Result(
+    variants = bench_torch.VARIANTS if name in IN_LOOP else bench_torch.VARIANTS[:2]
+    data = random_data(workload)
+    return against(
         case,
         f"{workload.title}: time of a PyTorch step over that of ours",
-        "speed-up",
-        ratios(found[fastest], found["jaxdl"]),
         TORCH_BARS[name],
-        found,
-        "seconds a step",
-        facts={"theirs": fastest, "torch": build, "steps": steps},
+        Engine(phase_of(workload)),
+        {each: bench_torch.Trainer(workload.theirs, *data, workload.batch, each) for each in variants},
+        repeats=repeats,
+        seconds=seconds,
+        most=_most(),
+        facts={"torch": build},
     )
 
 

@@ -1,6 +1,7 @@
 """How `bench` measures: sides that take turns, quartiles and bounds of what they took, the table and the JSON file."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -13,7 +14,14 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
+# processor time is what a process itself used: on a machine that others use too it is the fairer one, for one thread
+CLOCKS = ("wall", "processor")
+OTHERS = ("torch", "scikit-learn", "stable-baselines3")
 BOOTSTRAP_SAMPLES = 10_000
+# cores that others may keep busy
+BUSY = 0.2
+# the other library's threads spin for a while after their last work
+REST = 0.2
 _SIGNS = {"speed-up": "×", "share": "×", "seconds": " s", "count": ""}
 
 
@@ -128,23 +136,66 @@ def alternate(sides: Mapping[str, Callable[[], float]], repeats: int, rest: floa
     return found
 
 
-def seconds_per_step(run: Callable[[int], None], steps: int) -> float:
-    """Seconds that each of `steps` steps takes; `run` waits for them."""
-    began = time.perf_counter()
+def seconds_per_step(run: Callable[[int], None], steps: int, clock: str = "wall") -> float:
+    """Seconds by one of CLOCKS that each of `steps` steps takes; `run` waits for them."""
+    now = time.process_time if clock == "processor" else time.perf_counter
+    began = now()
     run(steps)
-    return (time.perf_counter() - began) / steps
+    return (now() - began) / steps
 
 
-def steps_for(run: Callable[[int], None], seconds: float, most: int) -> int:
+def steps_for(run: Callable[[int], None], seconds: float, most: int, clock: str = "wall") -> int:
     """How many steps take about `seconds`, at most `most`; the first call, which compiles, does not count."""
     run(1)
     steps = 1
     while True:
-        each = seconds_per_step(run, steps)
+        each = seconds_per_step(run, steps, clock)
         wanted = max(1, min(most, round(seconds / each)))
         if wanted < 2 * steps or steps == most:
             return wanted
         steps = min(wanted, 8 * steps)
+
+
+def against(
+    case: str,
+    what: str,
+    bar: Bar,
+    ours: Callable[[int], None],
+    theirs: Mapping[str, Callable[[int], None]],
+    *,
+    repeats: int,
+    seconds: float,
+    most: int,
+    facts: Mapping[str, Any],
+    clock: str = "wall",
+) -> Result:
+    """Our training step against the fastest way of another library.
+
+    Args:
+      case, what, bar: see `Result`.
+      ours: makes a number of steps and waits for them.
+      theirs: the same in the other library, for each way that may be the fastest there.
+      repeats: pairs of measurements.
+      seconds: about how long one measurement takes.
+      most: steps of ours in one measurement, at most.
+      facts: what a reader must know.
+      clock: one of CLOCKS.
+    """
+    runs = {"jaxdl": ours, **theirs}
+    steps = {side: steps_for(run, seconds, most, clock) for side, run in runs.items()}
+    sides = {side: functools.partial(seconds_per_step, run, steps[side], clock) for side, run in runs.items()}
+    found = alternate(sides, repeats, REST)
+    fastest = min(theirs, key=lambda side: float(np.median(found[side])))
+    return Result(
+        case,
+        what,
+        "speed-up",
+        ratios(found[fastest], found["jaxdl"]),
+        bar,
+        found,
+        "seconds a step",
+        facts={"theirs": fastest, **facts, "steps": steps},
+    )
 
 
 def facts_of_machine() -> dict[str, Any]:
@@ -195,7 +246,7 @@ def document(
         "suite": suite,
         "command": command,
         "hardware": dict(machine),
-        "versions": versions() | _version_of("torch"),
+        "versions": versions() | {name: found for name in OTHERS if (found := _version_of(name))},
         "git": git_facts(),
         "wall_time_s": seconds,
         "cases": [case.to_json() for case in cases],
@@ -260,10 +311,10 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if math.isfinite(value) else str(value)
 
 
-def _version_of(package: str) -> dict[str, str]:
+def _version_of(package: str) -> str:
     from importlib import metadata
 
     try:
-        return {package: metadata.version(package)}
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return {}
+        return ""

@@ -79,7 +79,64 @@ def resnet20(depth: int = 20, classes: int = 10) -> Any:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
-class Trainer:
+class Loop:
+    """Updates of one network by one optimiser; `next_loss` is what a kind of training adds.
+
+    Args:
+      module: the network.
+      optimizer: of its parameters.
+      clip_norm: largest norm of the gradient; 0: any.
+    """
+
+    def __init__(self, module: Any, optimizer: Any, clip_norm: float = 0.0):
+        self.module, self.optimizer, self.clip_norm = module, optimizer, clip_norm
+
+    def next_loss(self) -> Any:
+        """The loss of the next batch."""
+        raise NotImplementedError
+
+    def __call__(self, steps: int) -> None:
+        """`steps` updates."""
+        import torch
+
+        loss: Any = None
+        for _ in range(steps):
+            loss = self.next_loss()
+            self.optimizer.zero_grad()
+            loss.backward()
+            if self.clip_norm:
+                torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm, foreach=True)
+            self.optimizer.step()
+        loss.item()
+
+
+class Order:
+    """Shuffled epochs: batches of row numbers."""
+
+    def __init__(self, size: int, batch: int):
+        import torch
+
+        self.order, self.batch, self.position = torch.randperm(size), batch, 0
+
+    def __call__(self) -> Any:
+        """The next [batch] rows."""
+        import torch
+
+        if self.position + self.batch > len(self.order):
+            self.order, self.position = torch.randperm(len(self.order)), 0
+        self.position += self.batch
+        return self.order[self.position - self.batch : self.position]
+
+
+def adam(module: Any, variant: str, learning_rate: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)) -> Any:
+    """Adam, fused where the variant's name says so."""
+    import torch
+
+    fused = True if variant.endswith("fused") else None
+    return torch.optim.Adam(module.parameters(), learning_rate, betas, fused=fused)
+
+
+class Trainer(Loop):
     """Adam on softmax cross entropy; each batch is indexed out of a float tensor in memory, in shuffled epochs.
 
     Args:
@@ -98,32 +155,14 @@ class Trainer:
         floats = (images.astype(np.float32) - np.float32(images.mean())) / np.float32(images.std())
         self.images = torch.from_numpy(floats if self.last else np.ascontiguousarray(floats.transpose(0, 3, 1, 2)))
         self.labels = torch.from_numpy(labels.astype(np.int64))
-        self.batch, self.position = batch, 0
-        self.order = torch.randperm(len(labels))
-        module = network()
-        self.module = module.to(memory_format=torch.channels_last) if self.last else module
-        self.optimizer = torch.optim.Adam(
-            self.module.parameters(), 1e-3, fused=True if variant.endswith("fused") else None
-        )
+        self.rows = Order(len(labels), batch)
         self.loss = torch.nn.functional.cross_entropy
+        module = network()
+        module = module.to(memory_format=torch.channels_last) if self.last else module
+        super().__init__(module, adam(module, variant))
 
-    def __call__(self, steps: int) -> None:
-        """`steps` updates."""
-        loss: Any = None
-        for _ in range(steps):
-            images, labels = self._next()
-            self.optimizer.zero_grad()
-            loss = self.loss(self.module(images), labels)
-            loss.backward()
-            self.optimizer.step()
-        loss.item()
-
-    def _next(self) -> tuple[Any, Any]:
-        import torch
-
-        if self.position + self.batch > len(self.order):
-            self.order, self.position = torch.randperm(len(self.order)), 0
-        index = self.order[self.position : self.position + self.batch]
-        self.position += self.batch
-        images = self.images[index]
-        return (images.permute(0, 3, 1, 2) if self.last else images), self.labels[index]
+    def next_loss(self) -> Any:
+        """See `Loop`."""
+        rows = self.rows()
+        images = self.images[rows]
+        return self.loss(self.module(images.permute(0, 3, 1, 2) if self.last else images), self.labels[rows])

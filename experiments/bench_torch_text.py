@@ -1,9 +1,11 @@
-"""nanoGPT's training step in PyTorch, in the ways that are fast there: eager, fused AdamW, scaled_dot_product_attention."""
+"""Language models in PyTorch, in the ways that are fast there: fused optimisers, scaled_dot_product_attention, nn.LSTM."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from experiments import bench_torch
 
 VARIANTS = ("eager", "fused")
 
@@ -54,7 +56,25 @@ def gpt(vocabulary: int, length: int = 64, layers: int = 4, heads: int = 4, feat
     return GPT()
 
 
-class Writer:
+def lstm(vocabulary: int, features: tuple[int, ...] = (256, 256), embedding: int = 64, dropout: float = 0.2) -> Any:
+    """`jaxdl.models.rnn.RecurrentLM` by `nn.LSTM`, time first; its second bias of each layer adds nothing."""
+    from torch import nn
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(vocabulary, embedding)
+            self.layers = nn.LSTM(embedding, features[0], len(features), dropout=dropout)
+            self.drop, self.scores = nn.Dropout(dropout), nn.Linear(features[0], vocabulary)
+
+        def forward(self, tokens: Any, carry: Any) -> tuple[Any, Any]:
+            h, carry = self.layers(self.embedding(tokens), carry)
+            return self.scores(self.drop(h)), carry
+
+    return Recurrent()
+
+
+class Writer(bench_torch.Loop):
     """AdamW with a clipped norm on random windows of a text, nanoGPT's loop.
 
     Args:
@@ -70,26 +90,47 @@ class Writer:
 
         torch.manual_seed(0)
         self.text = torch.from_numpy(np.asarray(text).astype(np.int64))
-        self.batch, self.length, self.module = batch, length, network()
-        decayed = [p for p in self.module.parameters() if p.ndim > 1]
-        spared = [p for p in self.module.parameters() if p.ndim <= 1]
+        self.batch, self.places = batch, torch.arange(length + 1)
+        module = network()
+        decayed = [p for p in module.parameters() if p.ndim > 1]
+        spared = [p for p in module.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0.0}]
         fused = True if variant == "fused" else None
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=fused)
+        super().__init__(module, torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=fused), 1.0)
 
-    def __call__(self, steps: int) -> None:
-        """`steps` updates."""
+    def next_loss(self) -> Any:
+        """See `Loop`."""
         import torch
 
-        loss: Any = None
-        for _ in range(steps):
-            starts = torch.randint(len(self.text) - self.length, (self.batch,))
-            tokens = torch.stack([self.text[i : i + self.length] for i in starts])
-            target = torch.stack([self.text[i + 1 : i + 1 + self.length] for i in starts])
-            logits = self.module(tokens)
-            loss = torch.nn.functional.cross_entropy(logits.view(-1, logits.shape[-1]), target.view(-1))
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-            self.optimizer.step()
-        loss.item()
+        starts = torch.randint(len(self.text) - len(self.places), (self.batch, 1))
+        windows = self.text[starts + self.places]
+        logits = self.module(windows[:, :-1])
+        return torch.nn.functional.cross_entropy(logits.view(-1, logits.shape[-1]), windows[:, 1:].reshape(-1))
+
+
+class StreamWriter(bench_torch.Loop):
+    """Adam with a clipped norm by truncated backpropagation through time; arguments as `Writer`'s."""
+
+    def __init__(self, network: Callable[[], Any], text: np.ndarray, batch: int, length: int, variant: str):
+        import torch
+
+        torch.manual_seed(0)
+        size = len(text) // batch
+        # time first, so that a chunk is one piece of memory
+        streams = np.asarray(text[: size * batch]).reshape(batch, size).T.astype(np.int64)
+        self.streams, self.length, self.position = torch.from_numpy(np.ascontiguousarray(streams)), length, 0
+        self.carry: Any = None
+        module = network()
+        super().__init__(module, bench_torch.adam(module, variant, 4e-3), 1.0)
+
+    def next_loss(self) -> Any:
+        """See `Loop`."""
+        import torch
+
+        if self.position + self.length >= len(self.streams):
+            self.position, self.carry = 0, None
+        chunk = self.streams[self.position : self.position + self.length + 1]
+        self.position += self.length
+        logits, carry = self.module(chunk[:-1], self.carry)
+        self.carry = tuple(part.detach() for part in carry)
+        return torch.nn.functional.cross_entropy(logits.view(-1, logits.shape[-1]), chunk[1:].reshape(-1))

@@ -1,7 +1,7 @@
 """The ledger of measured results: `python -m experiments.ledger --workdir=runs/lenet5 --chosen="..."` adds a finished run.
 
 A number in the README can only come from experiments/results/: this binary writes experiments/results/recipes.json and
-renders the README's table of recipes from it; a test checks that they agree.
+renders the README's tables of recipes and of speed (BENCH_TABLES) from there; a test checks that they agree.
 """
 
 import hashlib
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments import cli
+from experiments.bench_measure import BUSY
 from experiments.flags import option
 from jaxdl.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results" / "recipes.json"
 README = ROOT / "README.md"
-BENCH = ROOT / "experiments" / "results" / "bench-cpu.json"
-RECIPE_MARKS = ("<!-- recipes: written by experiments/ledger.py -->", "<!-- end of recipes -->")
-BENCH_MARKS = ("<!-- bench: written by experiments/ledger.py -->", "<!-- end of bench -->")
+# name of a table of speed in the README's marks -> results file
+BENCH_TABLES = {"bench": "bench-cpu.json", "bench-families": "bench-families.json"}
 
 
 @dataclass(frozen=True)
@@ -142,30 +142,58 @@ def result(found: dict) -> str:
 
 
 def bench_table(document: dict) -> str:
-    """The README's table of speed, in Markdown: the median ratio of each case, its quartiles and its bar."""
-    rows = ["| what | median (quartiles) | bar |", "|---|---|---|"]
+    """The README's table of speed, in Markdown: the median ratio of each case, its quartiles, its bar; then the machine."""
+    rows = ["| what | median (quartiles) | bar (goal) |", "|---|---|---|"]
     for case in document["cases"]:
+        if "skipped" in case:
+            rows.append(f"| {case['case']} | not measured: {case['skipped']} | – |")
+            continue
         low, high = case["quartiles"]
-        bar = case["bar"]
-        bound = f"{'≥' if bar['at_least'] else '≤'} {bar['value']:g}" if bar else "–"
         text = case["what"].replace("|", "/")
-        rows.append(f"| {text} | {case['median']:.2f} ({low:.2f} – {high:.2f}) | {bound} |")
-    return "\n".join(rows)
+        rows.append(f"| {text} | {case['median']:.2f} ({low:.2f} – {high:.2f}) | {shown_bar(case['bar'])} |")
+    return "\n".join([*rows, "", machine_line(document["hardware"])])
+
+
+def shown_bar(bar: dict | None) -> str:
+    """ "≥ 1 (1.15)"."""
+    if not bar:
+        return "–"
+    goal = f" ({bar['goal']:g})" if bar["goal"] is not None else ""
+    return f"{'≥' if bar['at_least'] else '≤'} {bar['value']:g}{goal}"
+
+
+def machine_line(hardware: dict) -> str:
+    """What a table was measured on, by which clock, and whether others worked there too."""
+    busy, threads = hardware.get("cores_in_use") or 0.0, hardware["threads"]
+    parts = [f"Measured on: {hardware['cpu']}, {threads} thread{'s' if threads > 1 else ''}"]
+    if hardware.get("clock", "wall") == "processor":
+        parts.append("processor time")
+    if busy > BUSY:
+        parts.append(f"while other programs kept {busy:g} cores busy")
+    return ", ".join(parts) + "."
 
 
 def rendered(text: str) -> str:
-    """The README with both tables as the results files say.
+    """The README with all tables as the results files say.
 
     Raises:
       UserError: a mark is missing.
     """
-    text = between(text, RECIPE_MARKS, table(read()))
-    return between(text, BENCH_MARKS, bench_table(json.loads(BENCH.read_text(encoding="utf-8"))))
+    text = between(text, marks("recipes"), table(read()))
+    for name, file in BENCH_TABLES.items():
+        content = json.loads((RESULTS.parent / file).read_text(encoding="utf-8"))
+        text = between(text, marks(name), bench_table(content))
+    return text
 
 
-def between(text: str, marks: tuple[str, str], new: str) -> str:
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and after a table in the README."""
+    return f"<!-- {name}: written by experiments/ledger.py -->", f"<!-- end of {name} -->"
+
+
+def between(text: str, ends: tuple[str, str], new: str) -> str:
     """`text` with `new` between two marks."""
-    begin, end = marks
+    begin, end = ends
     if begin not in text or end not in text:
         raise UserError(f"the README has no place for a table: {begin} ... {end}")
     head, rest = text.split(begin, 1)

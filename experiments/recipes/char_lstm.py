@@ -16,7 +16,9 @@ Published on tiny_shakespeare (90/10): LSTM, GRU and minGRU about 1.55 nats per 
 table of recipes.
 """
 
+import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 from experiments.text import language_model
 from jaxdl.data.text import TextConfig
@@ -77,21 +79,22 @@ VARIANTS = {
 
 def build(config: Config) -> Experiment:
     """The experiment."""
+    return language_model(config, functools.partial(network, config))
+
+
+def network(config: Config, vocabulary: int) -> Any:
+    """The model for a number of characters."""
     from jaxdl.models.rnn import RecurrentLM, WindowLM
 
     model = config.model
-
-    def network(vocabulary: int) -> RecurrentLM | WindowLM:
-        if model.cell == "window":
-            return WindowLM(vocabulary, model.window, model.features[0], model.embedding, model.dropout)
-        return RecurrentLM(
-            vocabulary,
-            model.features,
-            model.cell,
-            model.embedding,
-            model.dropout,
-            peepholes=model.peepholes,
-            learn_initial=model.learn_initial,
-        )
-
-    return language_model(config, network)
+    if model.cell == "window":
+        return WindowLM(vocabulary, model.window, model.features[0], model.embedding, model.dropout)
+    return RecurrentLM(
+        vocabulary,
+        model.features,
+        model.cell,
+        model.embedding,
+        model.dropout,
+        peepholes=model.peepholes,
+        learn_initial=model.learn_initial,
+    )

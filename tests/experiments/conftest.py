@@ -1,4 +1,5 @@
-"""The tests of the recipes compile the same programs several times: one compilation cache for the session."""
+"""One compilation cache for the session, because the tests of the recipes compile the same programs several times; and one
+thread for PyTorch."""
 
 import jax
 import pytest
@@ -15,3 +16,13 @@ def compilation_cache(tmp_path_factory):
     yield folder
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+@pytest.fixture
+def one_thread():
+    """PyTorch's threads wait actively, which on a busy machine takes the cores from those that work."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the other side of this comparison")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,37 @@ def test_cache_folders_differ_by_machine(monkeypatch):
     assert backend.cache_folder() == two
     monkeypatch.setattr(backend, "_cpu", lambda: "another")
     assert backend.cache_folder() != two
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is one of glibc's")
+def test_memory_that_is_freed_is_not_mapped_anew():
+    """The system's own count of mapped pages, for 64 MB that are written and freed ten times by two threads."""
+    program = """
+import resource, sys, threading
+from experiments import backend
+if sys.argv[1] == "keep": assert backend.keep_memory()
+def work():
+    for _ in range(5): bytearray(64 << 20)
+def both():
+    work()
+    thread = threading.Thread(target=work); thread.start(); thread.join()
+both()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+both()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    found = {}
+    for mode in ("keep", "plain"):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", program, mode], env=env, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        found[mode] = int(done.stdout)
+    # ten times 16,384 pages of 4 KB, or ten times 32 of 2 MB
+    assert found["plain"] >= 320 and found["keep"] < 0.1 * found["plain"]
+
+
+def test_a_users_own_settings_of_memory_win(monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert not backend.keep_memory()

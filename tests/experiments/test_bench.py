@@ -166,7 +166,13 @@ def tiny(monkeypatch):
 def test_one_pair_of_a_tiny_case(tiny, tmp_path, capsys):
     path = tmp_path / "bench.json"
     flags = SimpleNamespace(
-        suite="cpu", cases=("overhead/mlp_64", "dispatches"), repeats=1, seconds=0.005, singles=1, output=str(path)
+        suite="cpu",
+        cases=("overhead/mlp_64", "dispatches"),
+        repeats=1,
+        seconds=0.005,
+        clock="wall",
+        singles=1,
+        output=str(path),
     )
     assert bench.main(SimpleNamespace(flags=flags, command="python -m experiments.bench ...")) == 0
     found = {case["case"]: case for case in json.loads(path.read_text())["cases"]}
@@ -213,16 +219,6 @@ def test_executions_are_counted():
             program(argument).block_until_ready()
 
     assert executions(five) == 5
-
-
-@pytest.fixture
-def one_thread():
-    """PyTorch's threads wait actively, which on a busy machine takes the cores from those that work."""
-    torch = pytest.importorskip("torch", reason="PyTorch is the other side of this comparison")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_torch_has_the_same_networks(one_thread):
