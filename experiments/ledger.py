@@ -83,7 +83,7 @@ def entry(workdir: pathlib.Path, chosen: str, published: str = "", metric: str =
         raise UserError(f"the run has no metric {metric!r}: it has {', '.join(names)}")
     first = records[0]
     return {
-        "key": f"{config['recipe']} on {first['data']['name']}",
+        "key": " ".join([config["recipe"], *overrides(config), "on", first["data"]["name"]]),
         "recipe": config["recipe"],
         "data": first["data"],
         "published": published,
@@ -106,6 +106,17 @@ def entry(workdir: pathlib.Path, chosen: str, published: str = "", metric: str =
     }
 
 
+def overrides(config: dict[str, Any]) -> list[str]:
+    """What a run changed in its recipe, but for its data: ["model.cell=gru"]."""
+    from experiments import recipe_files
+    from experiments.flags import leaves
+    from jaxdl.engine.folder import plain
+
+    defaults = plain(leaves(recipe_files.load(config["recipe"]).config))
+    changed = {name: value for name, value in defaults.items() if config.get(name, value) != value}
+    return [f"{name}={config[name]}" for name in sorted(changed) if not name.startswith("data.")]
+
+
 def shown_command(command: str) -> str:
     """The command without where this machine keeps runs and data."""
     hidden = ("--workdir", "--data.dir", "--overwrite")
@@ -118,7 +129,8 @@ def table(results: dict[str, dict]) -> str:
     for _, found in sorted(results.items()):
         minutes = sum(found["wall_time_s"]) / len(found["wall_time_s"]) / 60
         time = f"{minutes:.1f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
-        cells = [f"`{found['recipe']}`, {found['data']['name']}", result(found), found["published"] or "–", time]
+        name = found["key"].removesuffix(f" on {found['data']['name']}")
+        cells = [f"`{name}`, {found['data']['name']}", result(found), found["published"] or "–", time]
         rows.append(f"| {' | '.join(cells)} | `{found['command']}` |")
     return "\n".join(rows)
 
@@ -130,7 +142,7 @@ def result(found: dict) -> str:
     names = [name for name in found["metrics"] if name.startswith("test/")] or list(found["metrics"])
     name = found.get("metric") or next((name for name in names if name.endswith("accuracy")), names[0])
     values = found["metrics"][name]
-    share = name.endswith(("accuracy", "exact_match"))
+    share = name.endswith(("accuracy", "exact_match", "error_rate", "within_3_sigma", "confident"))
     scale, unit = (100.0, " %") if share else (1.0, "")
     split, label = name.split("/")
     label = label.replace("_", " ") if split == "test" else f"{split} {label.replace('_', ' ')}"
