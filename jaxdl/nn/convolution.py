@@ -358,7 +358,10 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = convolution(
+        y = self._convolve(x, kernel)
+        return y if bias is None else y + bias
+
+    def _convolve(self, x: Array, kernel: Array) -> Array:
+        return convolution(
             x, kernel, strides=self.strides, padding=self.padding, dilation=self.dilation, groups=self.groups
         )
-        return y if bias is None else y + bias
