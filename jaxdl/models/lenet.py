@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from jaxdl.nn.activations import get_activation
 from jaxdl.nn.convolution import Conv
+from jaxdl.nn.convolution_pool import ConvMaxPool
 from jaxdl.nn.dropout import Dropout
 from jaxdl.nn.pooling import avg_pool, max_pool
 
@@ -51,10 +52,8 @@ class LeNet5(nn.Module):
             raise ValueError(f"LeNet-5 needs images of at least 4×4, got {x.shape[1:3]}")
         first, second, third, fourth = self.features
         smallest = min(x.shape[1:3])
-        x = Conv(first, (5, 5), padding="VALID" if smallest >= 32 else "SAME")(x)
-        x = self._pool(x, train)
-        x = Conv(second, (5, 5), padding="VALID" if smallest >= 28 else "SAME")(x)
-        x = self._pool(x, train)
+        x = self._pooled(x, train, first, "VALID" if smallest >= 32 else "SAME", "Conv_0")
+        x = self._pooled(x, train, second, "VALID" if smallest >= 28 else "SAME", "Conv_1")
         x = x.reshape(x.shape[0], -1)
         x = get_activation(self.activation)(nn.Dense(third, kernel_init=nn.initializers.he_normal())(x), train)
         x = Dropout(self.dropout)(x, train)
@@ -62,11 +61,10 @@ class LeNet5(nn.Module):
         self.sow("intermediates", "features", x)
         return nn.Dense(self.num_classes)(x)
 
-    def _pool(self, x: Array, train: bool) -> Array:
+    def _pooled(self, x: Array, train: bool, maps: int, padding: str, name: str) -> Array:
         activation = get_activation(self.activation)
-        if self.pooling == "average":
-            return avg_pool(activation(x, train), 2)
-        if self.activation in _INCREASING:
+        if self.pooling == "max" and self.activation in _INCREASING:
             # the maximum of increasing values is the value of the maximum: a quarter of the work
-            return activation(max_pool(x, 2), train)
-        return max_pool(activation(x, train), 2)
+            return activation(ConvMaxPool(maps, (5, 5), padding=padding, name=name)(x), train)
+        x = activation(Conv(maps, (5, 5), padding=padding, name=name)(x), train)
+        return avg_pool(x, 2) if self.pooling == "average" else max_pool(x, 2)

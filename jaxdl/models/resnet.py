@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxdl.nn.convolution import Conv
 from jaxdl.nn.normalization import BatchNorm
 from jaxdl.nn.pooling import global_avg_pool
+from jaxdl.nn.stored import stored
 
 Array = jax.Array
 
@@ -45,11 +46,11 @@ class ResidualBlock(nn.Module):
             shortcut = self._shortcut(y if self.projection and self._changes(x) else x, train)
             y = _conv3(self.features, self.stride)(y)
             y = nn.relu(BatchNorm()(y, train))
-            return shortcut + _conv3(self.features, 1, last_conv)(y)
+            return stored(jnp.add, shortcut, _conv3(self.features, 1, last_conv)(y))
         last_scale = zeros if self.zero_init else nn.initializers.ones_init()
         y = nn.relu(BatchNorm()(_conv3(self.features, self.stride)(x), train))
         y = BatchNorm(scale_init=last_scale)(_conv3(self.features, 1)(y), train)
-        return nn.relu(self._shortcut(x, train) + y)
+        return stored(_relu_of_sum, self._shortcut(x, train), y)
 
     def _changes(self, x: Array) -> bool:
         return self.stride != 1 or x.shape[-1] != self.features
@@ -109,6 +110,10 @@ class CifarResNet(nn.Module):
         if self.preactivation:
             x = nn.relu(BatchNorm()(x, train))
         return nn.Dense(self.num_classes)(global_avg_pool(x))
+
+
+def _relu_of_sum(x: Array, y: Array) -> Array:
+    return nn.relu(x + y)
 
 
 def _conv3(features: int, stride: int, init: Callable[..., Array] | None = None) -> Conv:

@@ -141,7 +141,25 @@ def _plain(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _convolve(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
     """The convolution of x, with inflation − 1 zeros between its elements, with a dilated kernel."""
-    return _plain(x, kernel, strides, pads, inflation, dilation)
+    plain = functools.partial(_plain, strides=strides, pads=pads, inflation=inflation, dilation=dilation)
+    width = _output_sizes(x, kernel, strides, pads, inflation, dilation)[-1]
+    even = width > 0 and width % 2 == 0 and min(x.size, kernel.size) > 0
+    slow = _FAST_CHANNELS // 2 <= kernel.shape[-1] < _FAST_CHANNELS > kernel.shape[-2]
+    if not (even and slow and kernel.shape[:-2] == (3, 3) and _is_unit((*strides, *inflation, *dilation))):
+        return plain(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=functools.partial(_two_at_a_time, pads=pads), default=plain)
+
+
+def _two_at_a_time(x: Array, kernel: Array, pads: Pads) -> Array:
+    """Two neighbouring outputs as channels of one: stride 2 along the last spatial axis, a kernel wider by 1.
+
+    That makes 16 output channels 32, which the fast kernel serves: 4.8 against 6.7 ms for 128 maps of 32x32 with 16
+    channels, kernel 3x3, on one core, though with a third more arithmetic (4 columns where 3 are needed).
+    """
+    rank, outputs = len(pads), kernel.shape[-1]
+    wider = [jnp.pad(kernel, (*((0, 0),) * (rank - 1), side, (0, 0), (0, 0))) for side in ((0, 1), (1, 0))]
+    y = _plain(x, jnp.concatenate(wider, axis=-1), (*(1,) * (rank - 1), 2), pads, (1,) * rank, (1,) * rank)
+    return y.reshape(*y.shape[:-2], 2 * y.shape[-2], outputs)
 
 
 def _convolve_forward(x: Array, kernel: Array, *geometry: Any) -> tuple[Array, tuple[Array, Array]]:
@@ -358,7 +376,10 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = convolution(
+        y = self._convolve(x, kernel)
+        return y if bias is None else y + bias
+
+    def _convolve(self, x: Array, kernel: Array) -> Array:
+        return convolution(
             x, kernel, strides=self.strides, padding=self.padding, dilation=self.dilation, groups=self.groups
         )
-        return y if bias is None else y + bias

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxdl.nn.convolution_pool import ConvMaxPool
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -20,7 +22,7 @@ class Row:
       output_shape: shape of its (first) output, batch included.
       parameters: how many parameters it owns itself.
       flops: floating point operations of one example's forward pass; a multiply-add is two. Layers with a kernel count
-        2·(kernel size)·(output positions) plus the bias, batch norm 2 a value, other layers one a value.
+        2·(kernel size)·(output positions, before pooling) plus the bias, batch norm 2 a value, other layers one a value.
     """
 
     path: str
@@ -55,14 +57,15 @@ def layer_table(model: nn.Module, x_shape: Sequence[Any], dtype: Any = jnp.float
       dtype: dtype of an input given by its shape.
     """
     inputs = example_inputs(x_shape[1:], x_shape[0], dtype) if isinstance(x_shape[0], int) else tuple(x_shape)
-    calls: list[tuple[tuple[str, ...], str, dict[str, tuple[int, ...]], tuple[int, ...]]] = []
+    calls: list[tuple[tuple[str, ...], str, dict[str, tuple[int, ...]], tuple[int, ...], int]] = []
 
     def record(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         outputs = call(*args, **kwargs)
         if context.method_name == "__call__":
             own = context.module.variables.get("params", {})
             own = {k: v.shape for k, v in own.items() if not isinstance(v, dict)}
-            calls.append((context.module.path, type(context.module).__name__, own, _shape(outputs)))
+            shape, window = _shape(outputs), context.module.window if isinstance(context.module, ConvMaxPool) else 1
+            calls.append((context.module.path, type(context.module).__name__, own, shape, window ** (len(shape) - 2)))
         return outputs
 
     with nn.intercept_methods(record):
@@ -70,10 +73,10 @@ def layer_table(model: nn.Module, x_shape: Sequence[Any], dtype: Any = jnp.float
         jax.eval_shape(lambda *x: model.init(keys, *x, train=False), *inputs)
     parents = {path[:i] for path, *_ in calls for i in range(len(path))}
     rows: dict[tuple[str, ...], Row] = {}
-    for path, kind, own, shape in calls:
+    for path, kind, own, shape, pooled in calls:
         if path in parents and not own:
             continue
-        flops = _flops(kind, own, shape, inputs[0].shape[0])
+        flops = _flops(kind, own, shape, inputs[0].shape[0]) * pooled
         if path in rows:
             flops += rows[path].flops
         parameters = sum(math.prod(s) for s in own.values())

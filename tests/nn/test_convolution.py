@@ -30,6 +30,9 @@ CASES = {
     "one_channel_strided": ((2, 9, 8, 1), (3, 3, 1, 3), {"strides": 2, "padding": "VALID"}),
     "grouped": ((2, 6, 6, 4), (3, 3, 2, 6), {"groups": 2}),
     "depthwise": ((2, 6, 6, 4), (3, 3, 1, 4), {"groups": 4, "strides": 2}),
+    "sixteen_channels": ((2, 5, 6, 3), (3, 3, 3, 16), {}),
+    "sixteen_both_sides": ((2, 5, 8, 17), (3, 3, 17, 16), {"padding": ((1, 0), (2, 0))}),
+    "sixteen_odd_width": ((2, 5, 7, 16), (3, 3, 16, 16), {}),
     "1d": ((3, 11, 4), (4, 4, 5), {}),
     "1d_strided": ((3, 11, 4), (3, 4, 5), {"strides": 2, "dilation": 2, "padding": 1}),
     "3d": ((2, 5, 4, 6, 2), (3, 2, 3, 2, 3), {}),
@@ -90,7 +93,9 @@ def test_gradient_by_the_kernel_as_a_convolution_for_arrays_too_large_to_unfold(
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["valid", "strided", "dilated", "grouped", "1d_strided", "3d_strided"])
+@pytest.mark.parametrize(
+    "case", ["valid", "strided", "dilated", "grouped", "sixteen_channels", "1d_strided", "3d_strided"]
+)
 def test_value_and_gradients_equal_pytorch(case):
     torch = pytest.importorskip("torch", reason="PyTorch is the independent reference for convolutions")
     x_shape, kernel_shape, options = CASES[case]
@@ -131,7 +136,9 @@ def penalty(f, x, kernel, options):
     return jnp.square(slope_x).sum() + jnp.tanh(slope_k).sum()
 
 
-@pytest.mark.parametrize("case", ["same", "strided_with_rest", "dilated_and_strided", "one_channel", "1d", "grouped"])
+@pytest.mark.parametrize(
+    "case", ["same", "strided_with_rest", "dilated_and_strided", "one_channel", "sixteen_channels", "1d", "grouped"]
+)
 def test_second_order_gradients_equal_those_of_the_plain_convolution(case):
     x_shape, kernel_shape, options = CASES[case]
     x, kernel = draw(x_shape, kernel_shape)

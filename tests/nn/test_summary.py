@@ -11,9 +11,9 @@ from jaxdl.nn.summary import layer_table
 def test_rows_of_lenet_are_those_of_the_arithmetic():
     rows = {row.path: row for row in layer_table(LeNet5(), (2, 32, 32, 1))}
     first, second = rows["Conv_0"], rows["Conv_1"]
-    assert (first.kind, first.output_shape, first.parameters) == ("Conv", (2, 28, 28, 6), 5 * 5 * 6 + 6)
+    assert (first.kind, first.output_shape, first.parameters) == ("ConvMaxPool", (2, 14, 14, 6), 5 * 5 * 6 + 6)
     assert first.flops == 2 * 25 * 6 * 28 * 28 + 6 * 28 * 28
-    assert (second.output_shape, second.parameters) == ((2, 10, 10, 16), 5 * 5 * 6 * 16 + 16)
+    assert (second.output_shape, second.parameters) == ((2, 5, 5, 16), 5 * 5 * 6 * 16 + 16)
     assert rows["Dense_0"].parameters == 400 * 120 + 120
     assert rows["Dense_0"].flops == 2 * 400 * 120 + 120
 
