@@ -121,7 +121,8 @@ def build(config: Config) -> Experiment:
 
     def from_best(old: Any, fresh: Any, key: Any) -> Any:
         del key
-        return fresh.replace(nets={NET: fresh.nets[NET].replace(params=old.nets[NET].params)})
+        # holding: a moving average goes on from the best parameters too
+        return fresh.replace(nets={NET: fresh.nets[NET].holding(old.nets[NET].params, old.nets[NET].stats)})
 
     again = _continued(config)
     task = task_for(images, model, again.optimizer, again.train)

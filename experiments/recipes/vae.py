@@ -32,6 +32,7 @@ class ModelConfig:
     features: tuple[int, ...] = setting((200, 100), "units of the encoder's hidden layers", minimum=1)
     latents: int = setting(10, "latent values", minimum=1)
     activation: str = setting("relu", "hidden activation (see jaxdl/nn/activations.py)")
+    gated: bool = setting(False, "gated linear units in the hidden layers instead")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def build(config: Config) -> Experiment:
     from jaxdl.tasks.reconstruction import variational
 
     images = open_pictures(config.data)
-    model = VAE(values_per_image(images), config.model.features, config.model.latents, config.model.activation)
+    shape = config.model
+    model = VAE(values_per_image(images), shape.features, shape.latents, shape.activation, shape.gated)
     task = variational(
         model,
         make_optimizer(config.optimizer, config.train.steps),

@@ -24,6 +24,7 @@ class VAE(nn.Module):
       features: widths of the encoder's hidden layers; the decoder has them in reverse.
       latents: L, length of z.
       activation: of the hidden layers, a name from `jaxdl.nn.activations.ACTIVATIONS`.
+      gated: hidden layers are (W x + b) σ(V x + c) instead (gated linear units, Dauphin et al. 2017).
       dtype: dtype of the computation; None for that of the input.
     """
 
@@ -31,19 +32,24 @@ class VAE(nn.Module):
     features: Sequence[int] = (400,)
     latents: int = 20
     activation: str = "relu"
+    gated: bool = False
     dtype: Any = None
 
     def setup(self) -> None:
-        self.encoder = [nn.Dense(width, dtype=self.dtype) for width in self.features]
+        parts = 2 if self.gated else 1
+        self.encoder = [nn.Dense(parts * width, dtype=self.dtype) for width in self.features]
         self.posterior = nn.Dense(2 * self.latents, dtype=self.dtype)
-        self.decoder = [nn.Dense(width, dtype=self.dtype) for width in reversed(self.features)]
+        self.decoder = [nn.Dense(parts * width, dtype=self.dtype) for width in reversed(self.features)]
         self.likelihood = nn.Dense(self.inputs, dtype=self.dtype)
+
+    def _activate(self, h: Array, train: bool) -> Array:
+        return jax.nn.glu(h) if self.gated else get_activation(self.activation)(h, train)
 
     def encode(self, x: Array, train: bool = False) -> tuple[Array, Array]:
         """μ and log σ², [B, L] each, of x [B, ...]."""
         h = x.reshape(x.shape[0], -1)
         for layer in self.encoder:
-            h = get_activation(self.activation)(layer(h), train)
+            h = self._activate(layer(h), train)
         mean, log_variance = jnp.split(self.posterior(h), 2, axis=-1)
         return mean, log_variance
 
@@ -51,7 +57,7 @@ class VAE(nn.Module):
         """Logits [B, D] of the pixels, from z [B, L]."""
         h = z
         for layer in self.decoder:
-            h = get_activation(self.activation)(layer(h), train)
+            h = self._activate(layer(h), train)
         return self.likelihood(h)
 
     def __call__(self, x: Array, train: bool = False) -> dict[str, Array]:
