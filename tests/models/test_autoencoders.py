@@ -8,6 +8,7 @@ import pytest
 
 from jaxdl.models.autoencoder import Autoencoder, unrolled
 from jaxdl.models.pca import Moments, batch_moments, fit_pca, principal_components, project
+from jaxdl.models.vae import VAE
 
 KEY = jax.random.key(0)
 
@@ -146,3 +147,15 @@ def test_an_unrolled_stack_is_its_mean_field_passes(tied):
     found = model.apply({"params": params}, x)
     np.testing.assert_allclose(found["code"], code, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(jax.nn.sigmoid(found["output"]), down, rtol=1e-4, atol=1e-5)
+
+
+def test_gated_units_are_their_formula():
+    model = VAE(inputs=3, features=(4,), latents=2, gated=True)
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    params = model.init(jax.random.key(0), x)["params"]
+    first = params["encoder_0"]
+    both = x @ np.asarray(first["kernel"]) + np.asarray(first["bias"])
+    hidden = both[:, :4] / (1.0 + np.exp(-both[:, 4:]))
+    out = hidden @ np.asarray(params["posterior"]["kernel"]) + np.asarray(params["posterior"]["bias"])
+    mean, log_variance = model.apply({"params": params}, x, method="encode")
+    np.testing.assert_allclose(np.concatenate([mean, log_variance], axis=1), out, rtol=1e-5, atol=1e-6)
