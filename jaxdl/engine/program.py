@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxdl.engine.devices import AXIS, Layout
 from jaxdl.engine.digest import part_name
 from jaxdl.engine.evaluation import evaluate_streamed
+from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Phase
 from jaxdl.engine.state import Mean, State
 from jaxdl.errors import UserError
@@ -42,8 +43,9 @@ def stream(seeds: tuple[int, ...], kind: str, phase: int) -> np.ndarray:
 class Program:
     """What runs on the devices for one phase and a number of seeds; compiles each function once."""
 
-    def __init__(self, phase: Phase, layout: Layout, seeds: int):
+    def __init__(self, phase: Phase, layout: Layout, seeds: int, executables: Executables | None = None):
         self.phase, self.layout, self.seeds = phase, layout, seeds
+        self.executables = Executables() if executables is None else executables
         self.task = phase.task
         self.device_task = dataclasses.replace(phase.task, axis=layout.axis) if layout.axis else phase.task
         self.compile_seconds = 0.0
@@ -304,7 +306,7 @@ class Program:
         if name not in self._compiled:
             began = time.perf_counter()
             lowered = build().lower(*args)
-            self._compiled[name] = self._compile(lowered)
+            self._compiled[name] = self.executables.compiled(lowered, self.layout.devices, self._compile)
             self.compile_seconds += time.perf_counter() - began
         # whatever a program reads was placed before: a hidden copy would be paid again at each chunk
         with jax.transfer_guard("disallow"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout
+from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Experiment
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.loop import Trainer
@@ -26,6 +27,7 @@ class SeedRuns:
       group: the run folder; the same as the only seed's where a run is flat.
       seeds: all seeds that were asked for.
       folders: one for each seed.
+      executables: compiled programs of earlier experiments.
     """
 
     experiment: Experiment
@@ -34,6 +36,7 @@ class SeedRuns:
     group: RunFolder
     seeds: tuple[int, ...]
     folders: list[RunFolder]
+    executables: Executables | None = None
 
     def run(self, todo: list[int]) -> None:
         """Trains the seeds `todo` (indices), together or one by one.
@@ -50,7 +53,7 @@ class SeedRuns:
                     raise Interrupted
                 layout = choose_layout(self.experiment, self.options, len(indices))
                 if layout not in trainers:
-                    trainers[layout] = Trainer(self.experiment, layout, self.watcher)
+                    trainers[layout] = Trainer(self.experiment, layout, self.watcher, self.executables)
                 self._train(trainers[layout], indices, alone, signals)
 
     def _plan(self, todo: list[int]) -> list[tuple[list[int], bool]]:
