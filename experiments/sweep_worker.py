@@ -1,0 +1,216 @@
+"""One worker of a sweep: trains the cells that nobody has trained yet, and reads how they all stand."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments import cli, recipe_files
+from experiments.flags import leaves
+from experiments.session import PLACES, open_recipe
+from experiments.sweep_cells import Cell
+from experiments.train import live_line
+from jaxdl.engine.executables import Executables
+from jaxdl.engine.fit import Options, fit
+from jaxdl.engine.folder import RunFolder, Taken, plain
+from jaxdl.engine.record import summary
+from jaxdl.engine.signals import Interrupted, Signals
+
+FAILURE = "failure.json"
+FINISHED = ("done", "diverged")
+WAIT_SECONDS = 0.2
+_DATA = "data."
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell stands, as read from its folder.
+
+    Attributes:
+      status: done, diverged (at least one seed), failed (an error), interrupted (by a signal), missing, or running: in
+        another worker, or in one that was killed.
+      seeds: the seeds that are done.
+      metrics: of these, as in summary.json: name -> {"mean", "std", "ci95", "values"}.
+      diverged: seeds whose loss was not finite.
+      error: why it failed, "" if it did not.
+    """
+
+    status: str
+    seeds: tuple[int, ...] = ()
+    metrics: Mapping[str, Mapping[str, Any]] | None = None
+    diverged: tuple[int, ...] = ()
+    error: str = ""
+
+    def values(self, metric: str) -> dict[int, float]:
+        """A metric of each seed that is done."""
+        found = (self.metrics or {}).get(metric)
+        return dict(zip(self.seeds, found["values"], strict=True)) if found else {}
+
+
+class Opened:
+    """What the cells of one sweep have in common: their recipe, and what its experiments say of themselves.
+
+    Args:
+      recipe: the chosen recipe.
+      precision, init_from: the flags.
+    """
+
+    def __init__(self, recipe: recipe_files.Recipe, precision: str, init_from: str):
+        self.recipe, self.precision, self.init_from = recipe, precision, init_from
+        self.experiment: Any = None
+        self.error: Exception | None = None
+        self._found: dict[tuple, dict[str, Any]] = {}
+
+    def session(self, config: Any) -> Any:
+        """The session of one cell."""
+        return open_recipe(self.recipe, config, self.precision, self.init_from)
+
+    def stored(self, config: Any) -> dict[str, Any]:
+        """config.json of a cell. The experiment is built only for new data, whose fingerprint belongs to it."""
+        own = {name: value for name, value in leaves(config).items() if name not in PLACES}
+        data = tuple(sorted((name, value) for name, value in leaves(config).items() if name.startswith(_DATA)))
+        if data not in self._found:
+            try:
+                session = self.session(config)
+            except Exception as error:  # this cell will fail; others may not
+                self.error = self.error or error
+                return {"recipe": self.recipe.title, "precision": self.precision, **own}
+            self.experiment = self.experiment or session.experiment
+            self._found[data] = {name: value for name, value in session.leaves.items() if name not in own}
+        return {**self._found[data], **own}
+
+
+class Worker:
+    """Trains cells one after another; those of one program share what was compiled.
+
+    A cell is trained by who holds the lock of its folder, so any number of workers may share a sweep.
+
+    Args:
+      opened: what the cells have in common.
+      options: how each is run; its workdir is replaced by the cell's folder.
+      start: (i, n): this worker begins at the i-th of n parts of the cells.
+      say: where a line for people goes.
+    """
+
+    def __init__(self, opened: Opened, options: dict[str, Any], start: tuple[int, int], say: Callable[[str], None]):
+        self.opened, self.options, self.start, self.say = opened, options, start, say
+        self.executables = Executables()
+        self.began = time.time()
+
+    @property
+    def seeds(self) -> range:
+        return range(self.options["seed"], self.options["seed"] + self.options["seeds"])
+
+    def run(self, cells: Sequence[Cell], signals: Signals, wait: bool = False) -> None:
+        """Trains all cells that are not finished.
+
+        Args:
+          cells: in the order of the grid.
+          signals: looked at between cells.
+          wait: stay until the cells that other workers train are finished too, and take over what they leave behind.
+
+        Raises:
+          Interrupted: after a signal, with the running cell saved.
+        """
+        i, n = self.start
+        first = i % n * len(cells) // n
+        left = [*cells[first:], *cells[:first]]
+        while left:
+            held = [cell for cell in left if not self._train(cell, cells, signals)]
+            if len(held) == len(left):
+                if not wait:
+                    return
+                time.sleep(WAIT_SECONDS)
+            left = held
+
+    def _train(self, cell: Cell, cells: Sequence[Cell], signals: Signals) -> bool:
+        """Trains one cell unless it is finished; False if another worker has it."""
+        if signals.pending:
+            raise Interrupted
+        if self._finished(cell):
+            return True
+        folder = RunFolder(cell.folder)
+        try:
+            folder.lock()
+        except Taken:
+            return False
+        try:
+            if self._finished(cell):
+                return True
+            self.say(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.label}")
+            self._attempt(cell, folder)
+        finally:
+            folder.unlock()
+        return True
+
+    def _attempt(self, cell: Cell, folder: RunFolder) -> None:
+        try:
+            session = self.opened.session(cell.config)
+            options = Options(**{**self.options, "workdir": str(cell.folder)})
+            with contextlib.closing(live_line(session.experiment)) as watcher:
+                fit(session.experiment, session.leaves, options, watcher, self.executables, folder)
+        except Interrupted:
+            raise
+        except Exception as error:
+            self.say(f"failed: {cli.message(error)}")
+            folder.write_json(FAILURE, {"error": cli.message(error), "time": time.time()})
+        else:
+            (cell.folder / FAILURE).unlink(missing_ok=True)
+
+    def _finished(self, cell: Cell) -> bool:
+        """Whether nothing is left to do: all seeds have ended, or the cell has failed since this sweep began."""
+        if _json(cell.folder / FAILURE).get("time", 0.0) >= self.began:
+            return True
+        return all(record.get("status") in FINISHED for record in _records(cell, self.seeds).values())
+
+
+def outcome(cell: Cell, seeds: range) -> Outcome:
+    """How a cell stands, from the records in its folder."""
+    records = _records(cell, seeds)
+    done = tuple(seed for seed in seeds if records[seed].get("status") == "done")
+    diverged = tuple(seed for seed in seeds if records[seed].get("status") == "diverged")
+    metrics = summary(done, [records[seed]["metrics"] for seed in done])["metrics"]
+    failure = _json(cell.folder / FAILURE)
+    if len(done) + len(diverged) == len(seeds):
+        status = "diverged" if diverged else "done"
+    elif failure:
+        status = "failed"
+    elif not any(records.values()):
+        status = "missing"
+    else:
+        stopped = any(record.get("status") == "interrupted" for record in records.values())
+        status = "interrupted" if stopped else "running"
+    return Outcome(status, done, metrics, diverged, failure.get("error", "") if status == "failed" else "")
+
+
+def as_json(cell: Cell, found: Outcome) -> dict[str, Any]:
+    """One entry of sweep.json."""
+    entry: dict[str, Any] = {
+        "overrides": plain(cell.overrides),
+        "digest": cell.digest,
+        "folder": cell.folder.name,
+        "status": found.status,
+        "n": len(found.seeds),
+        "metrics": found.metrics or {},
+        "seeds": list(found.seeds),
+        "diverged": list(found.diverged),
+    }
+    if cell.rung is not None:
+        entry["rung"] = cell.rung
+    if found.error:
+        entry["error"] = found.error
+    return entry
+
+
+def _records(cell: Cell, seeds: range) -> dict[int, dict[str, Any]]:
+    return {seed: _json(cell.folder / f"seed{seed}" / "record.json") for seed in seeds}
+
+
+def _json(path: Any) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
