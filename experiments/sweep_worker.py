@@ -13,14 +13,17 @@ from experiments.session import PLACES, open_recipe
 from experiments.sweep_cells import Cell
 from experiments.train import live_line
 from jaxdl.engine.executables import Executables
-from jaxdl.engine.fit import Options, fit
+from jaxdl.engine.fit import fit
 from jaxdl.engine.folder import RunFolder, Taken, plain
+from jaxdl.engine.options import Options, choose_layout, seeds_mode
 from jaxdl.engine.record import summary
 from jaxdl.engine.signals import Interrupted, Signals
+from jaxdl.engine.together import Member, fit_together, share_programs, untouched
 
 FAILURE = "failure.json"
 FINISHED = ("done", "diverged")
 WAIT_SECONDS = 0.2
+ROWS = 64
 _DATA = "data."
 
 
@@ -117,6 +120,7 @@ class Worker:
         i, n = self.start
         first = i % n * len(cells) // n
         left = [*cells[first:], *cells[:first]]
+        self._train_together(left, signals)
         while left:
             held = [cell for cell in left if not self._train(cell, cells, signals)]
             if len(held) == len(left):
@@ -124,6 +128,66 @@ class Worker:
                     return
                 time.sleep(WAIT_SECONDS)
             left = held
+
+    def _train_together(self, cells: Sequence[Cell], signals: Signals) -> None:
+        """Where seeds are an array axis, cells that nobody has begun and that differ only in hyper-parameters of the
+        State are rows of one program. What cannot be, or goes wrong, is left to be trained cell by cell."""
+        options = Options(**{**self.options, "workdir": str(cells[0].folder)})
+        layout = choose_layout(self.opened.experiment, options, len(cells) * len(self.seeds))
+        if seeds_mode(options, layout) == "loop":
+            return
+        left = list(cells)
+        while len(left) > 1:
+            if signals.pending:
+                raise Interrupted
+            # so many that each of the workers that share the sweep finds some
+            limit = max(1, min(ROWS // len(self.seeds), -(-len(cells) // self.start[1])))
+            with contextlib.ExitStack() as held:
+                batch, left = self._alike(left, limit, held)
+                if len(batch) < 2:
+                    continue
+                members = [Member(session.experiment, session.leaves, folder) for _, session, folder in batch]
+                self.say(f"{len(batch)} cells together: {'; '.join(cell.label for cell, _, _ in batch)}")
+                try:
+                    with contextlib.closing(live_line(members[0].experiment)) as watcher:
+                        fit_together(members, options, watcher, self.executables)
+                except Interrupted:
+                    raise
+                except Exception as error:
+                    self.say(f"not together: {cli.message(error)}")
+
+    def _alike(
+        self, cells: Sequence[Cell], limit: int, held: contextlib.ExitStack
+    ) -> tuple[list[tuple[Cell, Any, RunFolder]], list[Cell]]:
+        """The first cell that nobody has begun and up to `limit` like it, locked; and the cells to look at next."""
+        found: list[tuple[Cell, Any, RunFolder]] = []
+        others: list[Cell] = []
+        for cell in cells:
+            if len(found) == limit:
+                others.append(cell)
+                continue
+            folder = RunFolder(cell.folder)
+            try:
+                folder.lock()
+            except Taken:
+                continue
+            with contextlib.ExitStack() as mine:
+                mine.callback(folder.unlock)
+                if not untouched(folder, self.seeds) or (cell.folder / FAILURE).exists():
+                    continue
+                try:
+                    session = self.opened.session(cell.config)
+                    alike = not found or same_but_hyper(found[0][1], session)
+                    pair = [each[1].experiment for each in found[:1]] + [session.experiment]
+                    together = alike and share_programs(Options(**{**self.options, "workdir": ""}), pair)[-1]
+                except Exception:  # it will be told when this cell is trained alone
+                    continue
+                if not together:
+                    others.append(cell)
+                    continue
+                found.append((cell, session, folder))
+                held.push(mine.pop_all())
+        return found, others
 
     def _train(self, cell: Cell, cells: Sequence[Cell], signals: Signals) -> bool:
         """Trains one cell unless it is finished; False if another worker has it."""
@@ -164,6 +228,18 @@ class Worker:
         if _json(cell.folder / FAILURE).get("time", 0.0) >= self.began:
             return True
         return all(record.get("status") in FINISHED for record in _records(cell, self.seeds).values())
+
+
+def same_but_hyper(one: Any, other: Any) -> bool:
+    """Whether two sessions' settings differ only in what their State holds as hyper-parameters."""
+    for name in set(one.leaves) | set(other.leaves):
+        if one.leaves.get(name) == other.leaves.get(name):
+            continue
+        for session in (one, other):
+            held = session.experiment.phases[-1].hyper.get(name.rsplit(".", 1)[-1])
+            if held is None or held != session.leaves.get(name):
+                return False
+    return True
 
 
 def outcome(cell: Cell, seeds: range) -> Outcome:

@@ -60,7 +60,19 @@ class Program:
 
     def hyper(self) -> dict:
         """The phase's hyper-parameters, [S] float32 each."""
-        return {name: jnp.full((self.seeds,), value, jnp.float32) for name, value in self.phase.hyper.items()}
+        values = {name: jnp.asarray(value, jnp.float32) for name, value in self.phase.hyper.items()}
+        return {name: jnp.broadcast_to(value, (self.seeds,)) for name, value in values.items()}
+
+    def text(self) -> str:
+        """The training program as XLA gets it: alike in phases that differ only in values of the State.
+
+        "" where its source is read by the host: then it is compared with nothing.
+        """
+        if getattr(self.phase.source, "streamed", False):
+            return ""
+        keys, counts = np.zeros((self.seeds, 2), np.uint32), np.zeros(self.seeds, np.int32)
+        arguments = (self.template, self.zero_sums(), self.phase.source, keys, keys, counts, counts)
+        return self._build_train().lower(*arguments).as_text()
 
     def init(self, keys: np.ndarray) -> State:
         """A fresh canonical State from key data [S, 2]."""

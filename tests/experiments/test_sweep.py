@@ -187,6 +187,24 @@ def test_a_cell_is_the_same_train_command(swept, call, tmp_path):
     assert result(single) == result(cell / "seed4")
 
 
+def test_cells_that_are_rows_of_one_program_are_the_same_train_command(call, tmp_path):
+    words = ["--seeds=2", "--seeds_mode=map"]
+    grid = ["--grid=optimizer.learning_rate=0.01,0.05", "--grid=model.noise=0.1,0.3"]
+    code, out, _ = call(*words, *grid, f"--workdir={tmp_path / 'sweep'}")
+    assert code == 0
+    assert out.count("2 cells together") == 2 and "not together" not in out and "cell 1" not in out
+    found = read(tmp_path / "sweep")
+    assert [cell["status"] for cell in found["cells"]] == ["done"] * 4
+    flags = ["--optimizer.learning_rate=0.05", "--model.noise=0.3"]
+    place = tmp_path / "train"
+    assert call(*flags, *words, f"--workdir={place}", main=train.main, binary=sweep_stub.TRAIN)[0] == 0
+    cell = tmp_path / "sweep" / cell_of(found, learning_rate=0.05, noise=0.3)["folder"]
+    for seed in (0, 1):
+        assert result(cell / f"seed{seed}") == result(place / f"seed{seed}")
+    assert (cell / "summary.json").read_text() == (place / "summary.json").read_text()
+    assert "together" not in call(*words, *grid, f"--workdir={tmp_path / 'sweep'}")[1]
+
+
 def test_sweep_json_says_how_each_cell_ended(swept):
     folder, _ = swept
     found = read(folder)
