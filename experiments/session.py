@@ -108,10 +108,10 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 def config_digest(settings: Mapping[str, Any]) -> str:
     """sha256 of config.json without the seed, as it stands in the ledger and in sweep.json."""
-    plain = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in settings.items() if name != "seed"
-    }
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    from jaxdl.engine.folder import plain
+
+    kept = {name: value for name, value in settings.items() if name != "seed"}
+    return hashlib.sha256(json.dumps(plain(kept), sort_keys=True).encode()).hexdigest()
 
 
 def run_folders(workdir: str) -> list[tuple[int, pathlib.Path]]:

@@ -43,7 +43,8 @@ class Options:
 BINARY = cli.Binary(
     program="sweep",
     summary="Trains each point of a grid over seeds, one run folder a point, and compares them by the recipe's validation "
-    "objective: sweep.json and sweep.html. A second call goes on; several workers may share one folder.",
+    "objective: sweep.json and sweep.html in --workdir (not set: runs/sweep-NAME). A second call goes on; several workers "
+    "may share one folder. What is given beside --grid holds for all cells.",
     flags=FLAGS,
     options=Options,
 )

@@ -132,7 +132,11 @@ class Worker:
     def _train_together(self, cells: Sequence[Cell], signals: Signals) -> None:
         """Where seeds are an array axis, cells that nobody has begun and that differ only in hyper-parameters of the
         State are rows of one program. What cannot be, or goes wrong, is left to be trained cell by cell."""
-        options = Options(**{**self.options, "workdir": str(cells[0].folder)})
+        # so many that each of the workers that share the sweep finds some
+        limit = min(ROWS // len(self.seeds), -(-len(cells) // self.start[1]))
+        if limit < 2 or self.options["seeds_mode"] == "loop":
+            return
+        options = self._options("")
         layout = choose_layout(self.opened.experiment, options, len(cells) * len(self.seeds))
         if seeds_mode(options, layout) == "loop":
             return
@@ -140,8 +144,6 @@ class Worker:
         while len(left) > 1:
             if signals.pending:
                 raise Interrupted
-            # so many that each of the workers that share the sweep finds some
-            limit = max(1, min(ROWS // len(self.seeds), -(-len(cells) // self.start[1])))
             with contextlib.ExitStack() as held:
                 batch, left = self._alike(left, limit, held)
                 if len(batch) < 2:
@@ -159,11 +161,12 @@ class Worker:
     def _alike(
         self, cells: Sequence[Cell], limit: int, held: contextlib.ExitStack
     ) -> tuple[list[tuple[Cell, Any, RunFolder]], list[Cell]]:
-        """The first cell that nobody has begun and up to `limit` like it, locked; and the cells to look at next."""
+        """The first cell that nobody has begun and up to `limit` in all that share its program, locked; and the cells
+        to look at next."""
         found: list[tuple[Cell, Any, RunFolder]] = []
         others: list[Cell] = []
         for cell in cells:
-            if len(found) == limit:
+            if len(found) == limit or (found and not same_but_hyper(found[0][1], cell.config)):
                 others.append(cell)
                 continue
             folder = RunFolder(cell.folder)
@@ -171,23 +174,25 @@ class Worker:
                 folder.lock()
             except Taken:
                 continue
-            with contextlib.ExitStack() as mine:
-                mine.callback(folder.unlock)
-                if not untouched(folder, self.seeds) or (cell.folder / FAILURE).exists():
-                    continue
-                try:
-                    session = self.opened.session(cell.config)
-                    alike = not found or same_but_hyper(found[0][1], session)
-                    pair = [each[1].experiment for each in found[:1]] + [session.experiment]
-                    together = alike and share_programs(Options(**{**self.options, "workdir": ""}), pair)[-1]
-                except Exception:  # it will be told when this cell is trained alone
-                    continue
-                if not together:
-                    others.append(cell)
-                    continue
-                found.append((cell, session, folder))
-                held.push(mine.pop_all())
-        return found, others
+            held.callback(folder.unlock)
+            if not untouched(folder, self.seeds) or (cell.folder / FAILURE).exists():
+                folder.unlock()
+                continue
+            try:
+                found.append((cell, self.opened.session(cell.config), folder))
+            except Exception:  # it will be told when this cell is trained alone
+                folder.unlock()
+        if not found:
+            return found, others
+        shared = share_programs(self._options(""), [session.experiment for _, session, _ in found])
+        for alike, (cell, _, folder) in list(zip(shared, found, strict=True))[1:]:
+            if not alike:
+                folder.unlock()
+                others.append(cell)
+        return [each for alike, each in zip(shared, found, strict=True) if alike or each is found[0]], others
+
+    def _options(self, workdir: Any) -> Options:
+        return Options(**{**self.options, "workdir": str(workdir)})
 
     def _train(self, cell: Cell, cells: Sequence[Cell], signals: Signals) -> bool:
         """Trains one cell unless it is finished; False if another worker has it."""
@@ -212,7 +217,7 @@ class Worker:
     def _attempt(self, cell: Cell, folder: RunFolder) -> None:
         try:
             session = self.opened.session(cell.config)
-            options = Options(**{**self.options, "workdir": str(cell.folder)})
+            options = self._options(cell.folder)
             with contextlib.closing(live_line(session.experiment)) as watcher:
                 fit(session.experiment, session.leaves, options, watcher, self.executables, folder)
         except Interrupted:
@@ -230,16 +235,12 @@ class Worker:
         return all(record.get("status") in FINISHED for record in _records(cell, self.seeds).values())
 
 
-def same_but_hyper(one: Any, other: Any) -> bool:
-    """Whether two sessions' settings differ only in what their State holds as hyper-parameters."""
-    for name in set(one.leaves) | set(other.leaves):
-        if one.leaves.get(name) == other.leaves.get(name):
-            continue
-        for session in (one, other):
-            held = session.experiment.phases[-1].hyper.get(name.rsplit(".", 1)[-1])
-            if held is None or held != session.leaves.get(name):
-                return False
-    return True
+def same_but_hyper(session: Any, config: Any) -> bool:
+    """Whether a configuration differs from a session's only in settings that its State holds as hyper-parameters."""
+    hyper = session.experiment.phases[-1].hyper
+    ours, theirs = leaves(session.config), leaves(config)
+    differing = [name for name in ours if ours[name] != theirs[name]]
+    return all(hyper.get(name.rsplit(".", 1)[-1]) == ours[name] for name in differing)
 
 
 def outcome(cell: Cell, seeds: range) -> Outcome:

@@ -127,7 +127,7 @@ def claim(root, i, count):
     sweep_worker.fit = fit
     sweep_worker.live_line = lambda experiment: SimpleNamespace(close=lambda: None)
     opened = SimpleNamespace(session=lambda config: SimpleNamespace(experiment=None, leaves={}))
-    options = {"seed": 0, "seeds": 1}
+    options = {"seed": 0, "seeds": 1, "seeds_mode": "loop"}
     worker = sweep_worker.Worker(opened, options, (i, 2), lambda line: None)
     made = [Cell({"x": k}, None, str(k), root / str(k)) for k in range(count)]
     with Signals() as signals:
