@@ -1,8 +1,10 @@
 """What the binaries share: from a recipe or a run folder to an experiment, and from a finished run to its report."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ from experiments.flags import config_from_leaves, leaves, option
 from jaxdl.errors import UserError
 
 # leaves that say where data or runs lie, not what they are
-_PLACES = ("data.dir",)
+PLACES = ("data.dir",)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def open_recipe(recipe: recipe_files.Recipe, config: Any, precision: str = "floa
     if init_from:
         experiment, digest = _with_parameters_of(experiment, init_from)
         found["init_from"] = digest
-    found |= {name: value for name, value in leaves(config).items() if name not in _PLACES}
+    found |= {name: value for name, value in leaves(config).items() if name not in PLACES}
     if experiment.data.get("fingerprint"):
         found["data.fingerprint"] = experiment.data["fingerprint"]
     return Session(recipe, config, experiment, found, precision)
@@ -102,6 +104,14 @@ def read_config(workdir: str) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}); train the run again with --overwrite") from error
+
+
+def config_digest(settings: Mapping[str, Any]) -> str:
+    """sha256 of config.json without the seed, as it stands in the ledger and in sweep.json."""
+    from jaxdl.engine.folder import plain
+
+    kept = {name: value for name, value in settings.items() if name != "seed"}
+    return hashlib.sha256(json.dumps(plain(kept), sort_keys=True).encode()).hexdigest()
 
 
 def run_folders(workdir: str) -> list[tuple[int, pathlib.Path]]:

@@ -80,7 +80,7 @@ class Phase:
       task: see Task.
       source: training batches; None where the task makes its own (reinforcement learning).
       steps: the most updates this phase makes.
-      hyper: initial values of the state's hyper-parameters.
+      hyper: initial values of the state's hyper-parameters: a number, or one for each row that trains in one program.
       evaluations: validation data of this phase by split name.
       objective: (metric "<split>/<name>", "min" or "max") by which best and patience are judged; None: no best.
       patience: evaluations without improvement after which the phase ends; 0: never.
@@ -94,7 +94,7 @@ class Phase:
     task: Any
     source: Any
     steps: int
-    hyper: Mapping[str, float] = field(default_factory=dict)
+    hyper: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Mapping[str, Any] = field(default_factory=dict)
     objective: tuple[str, str] | None = None
     patience: int = 0

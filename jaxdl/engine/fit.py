@@ -9,6 +9,7 @@ import numpy as np
 from jaxdl.engine.checkpoint import Checkpoints, compare
 from jaxdl.engine.devices import Layout, typed
 from jaxdl.engine.digest import digest
+from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Experiment
 from jaxdl.engine.folder import RunFolder, differences, plain
 from jaxdl.engine.judged import judged_metrics
@@ -39,7 +40,14 @@ class Run:
     folders: list[RunFolder] = field(default_factory=list)
 
 
-def fit(experiment: Experiment, config: dict[str, Any], options: Options, watcher: Watcher | None = None) -> Run:
+def fit(
+    experiment: Experiment,
+    config: dict[str, Any],
+    options: Options,
+    watcher: Watcher | None = None,
+    executables: Executables | None = None,
+    locked: RunFolder | None = None,
+) -> Run:
     """Trains an experiment to the end, resuming what lies in the workdir.
 
     Args:
@@ -47,38 +55,60 @@ def fit(experiment: Experiment, config: dict[str, Any], options: Options, watche
       config: "recipe" and every leaf that can change the result, by dotted name; config.json holds it with the seed.
       options: see Options.
       watcher: who is told how it goes.
+      executables: compiled programs of experiments before this one, for those that differ in little.
+      locked: the run folder, where the caller holds its lock already (and keeps it).
 
     Raises:
-      UserError: if the workdir is another run's, taken, damaged or cannot be written.
+      Taken: another process is working in the workdir.
+      UserError: if the workdir is another run's, damaged or cannot be written.
       Interrupted: after SIGTERM or Ctrl-C, with the state saved.
     """
     watcher = watcher or Silent()
-    config = plain(config)  # as it will be read back: tuples become lists
-    group = RunFolder(options.workdir).lock()
+    group = locked or RunFolder(options.workdir).lock()
     try:
-        if options.overwrite:
-            group.clear()
-        seeds = tuple(range(options.seed, options.seed + (options.seeds or 1)))
-        _check_folder(group, {**config, "seed": options.seed}, options, experiment)
-        folders = [_seed_folder(group, seed, options) for seed in seeds]
-        todo = [i for i, folder in enumerate(folders) if not _finished(folder, experiment)]
-        for folder in (group, *folders):
-            folder.tidy()
-        for i in todo:
-            _reopen(folders[i])
-            folders[i].write_json("config.json", {**config, "seed": seeds[i]})
-        if options.seeds is not None:
-            group.write_json("config.json", {**config, "seed": options.seed})
-        SeedRuns(experiment, options, watcher, group, seeds, folders).run(todo)
-        records = [folder.read_json("record.json") or {} for folder in folders]
-        found = None
-        if options.seeds is not None:
-            done = [i for i, record in enumerate(records) if record["status"] == "done"]
-            found = summary([seeds[i] for i in done], [records[i]["metrics"] for i in done])
-            group.write_json("summary.json", found)
-        return Run(group, records, found, bool(todo), folders)
+        runs, todo = prepare(experiment, config, options, watcher, group, executables)
+        runs.run(todo)
+        return conclude(runs, bool(todo))
     finally:
-        group.unlock()
+        if locked is None:
+            group.unlock()
+
+
+def prepare(
+    experiment: Experiment,
+    config: dict[str, Any],
+    options: Options,
+    watcher: Watcher,
+    group: RunFolder,
+    executables: Executables | None = None,
+) -> tuple[SeedRuns, list[int]]:
+    """The runs of a locked folder with their config.json, and which of them (indices) are not finished."""
+    config = plain(config)  # as it will be read back: tuples become lists
+    if options.overwrite:
+        group.clear()
+    seeds = tuple(range(options.seed, options.seed + (options.seeds or 1)))
+    _check_folder(group, {**config, "seed": options.seed}, options, experiment)
+    folders = [_seed_folder(group, seed, options) for seed in seeds]
+    todo = [i for i, folder in enumerate(folders) if not _finished(folder, experiment)]
+    for folder in (group, *folders):
+        folder.tidy()
+    for i in todo:
+        _reopen(folders[i])
+        folders[i].write_json("config.json", {**config, "seed": seeds[i]})
+    if options.seeds is not None:
+        group.write_json("config.json", {**config, "seed": options.seed})
+    return SeedRuns(experiment, options, watcher, group, seeds, folders, executables), todo
+
+
+def conclude(runs: SeedRuns, fresh: bool) -> Run:
+    """What has become of the runs, and summary.json over seeds."""
+    records = [folder.read_json("record.json") or {} for folder in runs.folders]
+    found = None
+    if runs.options.seeds is not None:
+        done = [i for i, record in enumerate(records) if record["status"] == "done"]
+        found = summary([runs.seeds[i] for i in done], [records[i]["metrics"] for i in done])
+        runs.group.write_json("summary.json", found)
+    return Run(runs.group, records, found, fresh, runs.folders)
 
 
 def load_judged(experiment: Experiment, folder: RunFolder) -> Any:

@@ -18,6 +18,10 @@ FILES = ("config.json", "record.json", "metrics.jsonl", "summary.json", "report.
 FOLDERS = ("checkpoints", ".checkpoints.removed", "plots", "samples")
 
 
+class Taken(UserError):
+    """Another process holds a folder's lock."""
+
+
 class RunFolder:
     """One run's folder.
 
@@ -46,7 +50,8 @@ class RunFolder:
         """Takes the folder for this process until it ends or `unlock` is called.
 
         Raises:
-          UserError: if another process has it.
+          Taken: if another process has it.
+          UserError: if it cannot be written.
         """
         try:
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -60,7 +65,7 @@ class RunFolder:
             os.close(descriptor)
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 message = f"another process is working in {self.path}: wait for it, or choose another --workdir"
-                raise UserError(message) from error
+                raise Taken(message) from error
             raise
         self._lock = descriptor
         return self

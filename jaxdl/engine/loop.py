@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout, typed
+from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Experiment, Phase
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.judged import judged_metrics, last_training_metrics, split_rows
@@ -35,11 +36,13 @@ class Trainer:
       experiment: what to train.
       layout: how the programs are spread.
       watcher: who is told.
+      executables: compiled programs of earlier experiments, some of which may be this one's.
     """
 
-    def __init__(self, experiment: Experiment, layout: Layout, watcher: Watcher | None = None):
-        self.experiment, self.layout, self.watcher = experiment, layout, watcher or Silent()
-        self._programs: dict[tuple[int, int], Program] = {}
+    def __init__(self, experiment: Experiment, layout: Layout, watcher=None, executables: Executables | None = None):
+        self.experiment, self.layout = experiment, layout
+        self.watcher: Watcher = watcher or Silent()
+        self._executables, self._programs = executables, dict[tuple[int, int], Program]()
         self.stager = Stager(layout)
         train = experiment.train
         layout.check_batch(train.batch_size, "train.batch_size")
@@ -48,9 +51,10 @@ class Trainer:
 
     def program(self, phase: int, seeds: int) -> Program:
         """The compiled functions of a phase for a number of seeds."""
-        if (phase, seeds) not in self._programs:
-            self._programs[phase, seeds] = Program(self.experiment.phases[phase], self.layout, seeds)
-        return self._programs[phase, seeds]
+        made = self._programs
+        if (phase, seeds) not in made:
+            made[phase, seeds] = Program(self.experiment.phases[phase], self.layout, seeds, self._executables)
+        return made[phase, seeds]
 
     @property
     def compile_seconds(self) -> float:
@@ -152,9 +156,8 @@ class _Run:
         """All phases from here to the end."""
         while True:
             self._train_phase()
-            if self.position.phase + 1 == len(self.experiment.phases) or not any(
-                map(self.position.alive, range(len(self.seeds)))
-            ):
+            alive = any(map(self.position.alive, range(len(self.seeds))))
+            if not alive or self.position.phase + 1 == len(self.experiment.phases):
                 break
             old = self._judged_state()
             old = old.replace(local=())
@@ -204,9 +207,8 @@ class _Run:
     def _chunk_length(self) -> int:
         """Steps up to the next thing to do, but no more than take about CHUNK_SECONDS."""
         t, train = self.position.t, self.experiment.train
-        left = [self.phase.steps - t] + [
-            every - t % every for every in (train.log_every, train.eval_every, train.checkpoint_every)
-        ]
+        periods = (train.log_every, train.eval_every, train.checkpoint_every)
+        left = [self.phase.steps - t, *(every - t % every for every in periods)]
         if self.step_seconds is None:
             affordable = 1 if t == 0 else 8
         else:
@@ -244,9 +246,8 @@ class _Run:
 
     def _measure(self, count: int, seconds: float) -> None:
         self.chunks += 1
-        self.step_seconds = (
-            seconds / count if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * seconds / count
-        )
+        newest = seconds / count
+        self.step_seconds = newest if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * newest
         size: int = getattr(self.phase.task, "items_per_step", 0) or getattr(self.phase.source, "batch_size", 1)
         self.trained_items += count * size * sum(map(self.position.active, range(len(self.seeds))))
         self.trained_seconds += seconds

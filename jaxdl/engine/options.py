@@ -38,6 +38,13 @@ class Options:
     devices: int = 0
 
 
+def seeds_mode(options: Options, layout: Layout) -> str:
+    """The mode that `auto` stands for, as records name it."""
+    if options.seeds_mode != "auto":
+        return options.seeds_mode
+    return "loop" if options.seeds is None or layout.devices[0].platform == "cpu" else layout.seeds_mode
+
+
 def choose_layout(experiment: Experiment, options: Options, seeds: int) -> Layout:
     """The layout for training `seeds` seeds at once.
 

@@ -1,8 +1,12 @@
 """Where a run stands: everything the host knows of it beside the State; it lies in each checkpoint's metadata."""
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+_PER_SEED = ("start", "stopped", "diverged", "best_value", "best_step", "waiting", "lines")
 
 
 @dataclass
@@ -78,11 +82,30 @@ class Position:
     def of_seed(self, i: int) -> "Position":
         """This position for seed `i` alone."""
         values = dataclasses.asdict(self)
-        for name in ("start", "stopped", "diverged", "best_value", "best_step", "waiting", "lines"):
+        for name in _PER_SEED:
             values[name] = [values[name][i]]
         values["t"] = self.length(i)
         values["history"] = [[found[i]] for found in self.history]
         return Position(**values)
+
+    def rows(self, begin: int, end: int) -> "Position":
+        """This position for the seeds `begin` to `end` - 1."""
+        values = dataclasses.asdict(self)
+        for name in _PER_SEED:
+            values[name] = values[name][begin:end]
+        values["history"] = [found[begin:end] for found in self.history]
+        return Position(**values)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Position]") -> "Position":
+        """The opposite of `rows`, for parts that stand at the same update."""
+        values = dataclasses.asdict(parts[0])
+        for name in _PER_SEED:
+            values[name] = [value for part in parts for value in getattr(part, name)]
+        values["history"] = [
+            list(itertools.chain(*found)) for found in zip(*(part.history for part in parts), strict=True)
+        ]
+        return cls(**values)
 
     def next_phase(self) -> None:
         """Moves to the next phase; best and patience begin anew."""

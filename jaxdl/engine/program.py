@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxdl.engine.devices import AXIS, Layout
 from jaxdl.engine.digest import part_name
 from jaxdl.engine.evaluation import evaluate_streamed
+from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Phase
 from jaxdl.engine.state import Mean, State
 from jaxdl.errors import UserError
@@ -42,8 +43,9 @@ def stream(seeds: tuple[int, ...], kind: str, phase: int) -> np.ndarray:
 class Program:
     """What runs on the devices for one phase and a number of seeds; compiles each function once."""
 
-    def __init__(self, phase: Phase, layout: Layout, seeds: int):
+    def __init__(self, phase: Phase, layout: Layout, seeds: int, executables: Executables | None = None):
         self.phase, self.layout, self.seeds = phase, layout, seeds
+        self.executables = Executables() if executables is None else executables
         self.task = phase.task
         self.device_task = dataclasses.replace(phase.task, axis=layout.axis) if layout.axis else phase.task
         self.compile_seconds = 0.0
@@ -58,7 +60,19 @@ class Program:
 
     def hyper(self) -> dict:
         """The phase's hyper-parameters, [S] float32 each."""
-        return {name: jnp.full((self.seeds,), value, jnp.float32) for name, value in self.phase.hyper.items()}
+        values = {name: jnp.asarray(value, jnp.float32) for name, value in self.phase.hyper.items()}
+        return {name: jnp.broadcast_to(value, (self.seeds,)) for name, value in values.items()}
+
+    def text(self) -> str:
+        """The training program as XLA gets it: alike in phases that differ only in values of the State.
+
+        "" where its source is read by the host: then it is compared with nothing.
+        """
+        if getattr(self.phase.source, "streamed", False):
+            return ""
+        keys, counts = np.zeros((self.seeds, 2), np.uint32), np.zeros(self.seeds, np.int32)
+        arguments = (self.template, self.zero_sums(), self.phase.source, keys, keys, counts, counts)
+        return self._build_train().lower(*arguments).as_text()
 
     def init(self, keys: np.ndarray) -> State:
         """A fresh canonical State from key data [S, 2]."""
@@ -304,7 +318,7 @@ class Program:
         if name not in self._compiled:
             began = time.perf_counter()
             lowered = build().lower(*args)
-            self._compiled[name] = self._compile(lowered)
+            self._compiled[name] = self.executables.compiled(lowered, self.layout.devices, self._compile)
             self.compile_seconds += time.perf_counter() - began
         # whatever a program reads was placed before: a hidden copy would be paid again at each chunk
         with jax.transfer_guard("disallow"):

@@ -1,5 +1,6 @@
 """record.json and summary.json: what a run was, on what, and what came out."""
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -40,6 +41,12 @@ class Trained:
     seconds: float
     compile_seconds: float
     objective: str | None = None
+
+    def rows(self, begin: int, end: int) -> "Trained":
+        """What the seeds `begin` to `end` - 1 leave behind."""
+        state, judged = (jax.tree.map(lambda leaf: leaf[begin:end], tree) for tree in (self.state, self.judged))
+        position, metrics = self.position.rows(begin, end), self.metrics[begin:end]
+        return dataclasses.replace(self, position=position, state=state, judged=judged, metrics=metrics)
 
 
 def first_record(

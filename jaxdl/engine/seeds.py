@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout
+from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Experiment
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.loop import Trainer
-from jaxdl.engine.options import Options, choose_layout
+from jaxdl.engine.options import Options, choose_layout, seeds_mode
 from jaxdl.engine.payload import save_alone
 from jaxdl.engine.position import Position
 from jaxdl.engine.record import Trained, first_record, outcome, program_facts
@@ -26,6 +27,7 @@ class SeedRuns:
       group: the run folder; the same as the only seed's where a run is flat.
       seeds: all seeds that were asked for.
       folders: one for each seed.
+      executables: compiled programs of earlier experiments.
     """
 
     experiment: Experiment
@@ -34,6 +36,7 @@ class SeedRuns:
     group: RunFolder
     seeds: tuple[int, ...]
     folders: list[RunFolder]
+    executables: Executables | None = None
 
     def run(self, todo: list[int]) -> None:
         """Trains the seeds `todo` (indices), together or one by one.
@@ -50,7 +53,7 @@ class SeedRuns:
                     raise Interrupted
                 layout = choose_layout(self.experiment, self.options, len(indices))
                 if layout not in trainers:
-                    trainers[layout] = Trainer(self.experiment, layout, self.watcher)
+                    trainers[layout] = Trainer(self.experiment, layout, self.watcher, self.executables)
                 self._train(trainers[layout], indices, alone, signals)
 
     def _plan(self, todo: list[int]) -> list[tuple[list[int], bool]]:
@@ -62,9 +65,9 @@ class SeedRuns:
             return []
         if self.options.seeds is None:
             return [(todo, True)]
-        loop = self._mode(choose_layout(self.experiment, self.options, len(todo))) == "loop"
-        self._stacked().clean()
-        restored = self._stacked().newest(set_aside=True)
+        loop = seeds_mode(self.options, choose_layout(self.experiment, self.options, len(todo))) == "loop"
+        self.stacked().clean()
+        restored = self.stacked().newest(set_aside=True)
         begun = [self.seeds.index(seed) for seed in restored[1]["seeds"] if seed in self.seeds] if restored else []
         if restored and (loop or len(begun) < len(restored[1]["seeds"]) or not set(begun) <= set(todo)):
             self._dissolve(*restored)
@@ -79,13 +82,8 @@ class SeedRuns:
             + [(g, False) for g in (new,) if g]
         )
 
-    def _mode(self, layout: Layout) -> str:
-        asked = self.options.seeds_mode
-        if asked == "auto":
-            return "loop" if self.options.seeds is None or layout.devices[0].platform == "cpu" else layout.seeds_mode
-        return asked
-
-    def _stacked(self) -> Checkpoints:
+    def stacked(self) -> Checkpoints:
+        """Where the checkpoint of seeds that share one program lies."""
         return Checkpoints(self.group.path / "checkpoints", say=self.watcher.say)
 
     def _own(self, i: int) -> Checkpoints:
@@ -95,27 +93,34 @@ class SeedRuns:
         seeds = tuple(self.seeds[i] for i in indices)
         folders = [self.folders[i] for i in indices]
         began = time.time()
-        for i in indices:
-            self._write_record(trainer, i, {"status": "running"})
+        self.note(trainer, indices, {"status": "running"})
         if self.options.seeds is not None:
             self.watcher.say(f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}")
-        checkpoints = self._own(indices[0]) if alone else self._stacked()
+        checkpoints = self._own(indices[0]) if alone else self.stacked()
         try:
             trained = trainer.run(seeds, folders, checkpoints, signals)
         except (Interrupted, KeyboardInterrupt):
-            for i in indices:
-                self._write_record(trainer, i, {"status": "interrupted", "wall_time_s": time.time() - began})
+            self.note(trainer, indices, {"status": "interrupted", "wall_time_s": time.time() - began})
             raise
+        self.conclude(trainer, indices, trained, alone)
+
+    def conclude(self, trainer: Trainer, indices: list[int], trained: Trained, alone: bool = False) -> None:
+        """Records and own checkpoints of seeds that have come to their end."""
         if not alone:
             self._split(trained, indices)
         for k, i in enumerate(indices):
             self._write_record(trainer, i, outcome(trained, k))
         if not alone:
-            checkpoints.remove()
+            self.stacked().remove()
+
+    def note(self, trainer: Trainer, indices: list[int], values: dict) -> None:
+        """A record of each seed that has not come to its end."""
+        for i in indices:
+            self._write_record(trainer, i, values)
 
     def _split(self, trained: Trained, indices: list[int]) -> None:
         """Each finished seed's own checkpoint, out of the last stacked one; one that diverged has its own already."""
-        restored = self._stacked().newest()
+        restored = self.stacked().newest()
         if restored is None:
             return
         for k, i in enumerate(indices):
@@ -129,11 +134,11 @@ class SeedRuns:
             own = Checkpoints(self.group.path / f"seed{seed}" / "checkpoints", say=self.watcher.say)
             if position.alive(k) and (own.steps() or [-1])[-1] < position.global_step(k):
                 save_alone(own, arrays, position, k, seed)
-        self._stacked().remove()
+        self.stacked().remove()
 
     def _write_record(self, trainer: Trainer, i: int, values: dict) -> None:
         experiment, options = self.experiment, self.options
-        facts = program_facts(trainer.layout, self._mode(trainer.layout), options.precision)
+        facts = program_facts(trainer.layout, seeds_mode(self.options, trainer.layout), options.precision)
         template = trainer.program(len(experiment.phases) - 1, 1).template
         record = first_record(
             experiment.name, self.seeds[i], experiment.reported, template, facts, options.command, dict(experiment.data)

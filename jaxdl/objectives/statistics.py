@@ -87,6 +87,20 @@ def paired_t_test(first: Sequence[float] | np.ndarray, second: Sequence[float] |
     return Significance(t, float(2 * stats.t.sf(abs(t), n - 1)))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number, in the order given  (Holm 1979).
+
+    The k-th smallest of m becomes max over j <= k of min(1, (m - j + 1) p_j): whatever their dependence, the chance that
+    any true hypothesis is rejected stays below the level.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    found, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        found[i] = largest
+    return found
+
+
 def mcnemar_test(first_correct: np.ndarray, second_correct: np.ndarray, exact: bool = True) -> Significance:
     """Whether two classifiers have different error rates on the same test examples  (McNemar 1947).
 

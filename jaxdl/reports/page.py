@@ -108,8 +108,9 @@ def write_report(
     facts: Mapping[str, Any],
     sections: Sequence[Section],
     headlines: Sequence[Headline] = (),
+    name: str = "report.html",
 ) -> Path:
-    """Writes `folder`/report.html and every figure to `folder`/plots/<name>.png.
+    """Writes `folder`/`name` and every figure to `folder`/plots/<name>.png.
 
     Args:
       folder: the run folder; made if it is not there.
@@ -117,9 +118,10 @@ def write_report(
       facts: short lines about the run by name; "command" and digests are set as code.
       sections: in their order on the page; empty ones are left out.
       headlines: the numbers to be seen first; the first one is the largest.
+      name: the page's file name.
 
     Returns:
-      The path of report.html. It is replaced in one piece, so that a reader never sees half a page.
+      The path of the page. It is replaced in one piece, so that a reader never sees half a page.
 
     Raises:
       ValueError: a figure's name is used twice or is no file name, or a table's row is not as long as its header.
@@ -138,7 +140,7 @@ def write_report(
         + (f'<nav aria-label="Sections">{links}</nav>\n' if len(shown) > 1 else "")
         + f"</header>\n<main>\n{''.join(pieces)}</main>\n<footer>Written by jaxdl.</footer>\n</body>\n</html>\n"
     )
-    path = folder / "report.html"
+    path = folder / name
     _replace(path, page.encode("utf-8", errors="replace"))
     return path
 

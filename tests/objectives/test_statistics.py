@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdl.objectives.statistics import mcnemar_test, mean_interval, paired_t_test
+from jaxdl.objectives.statistics import holm, mcnemar_test, mean_interval, paired_t_test
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
@@ -101,3 +101,20 @@ def test_mcnemar_edges():
     assert mcnemar_test(*outcomes(10, 0, 0, 5)) == (0.0, 1.0)
     with pytest.raises(ValueError, match="two lists"):
         mcnemar_test(np.ones(3), np.ones(4))
+
+
+def test_holm_is_rs_p_adjust():
+    """p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") in R."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_keeps_the_chance_of_any_false_alarm():
+    """Five tests that share their data, all hypotheses true: at least one is rejected in 5 % of the trials at most."""
+    rng = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(1000):
+        best, *others = rng.normal(size=(6, 8))
+        alarms += min(holm([paired_t_test(best, other).p_value for other in others])) < 0.05
+    assert alarms / 1000 < 0.065

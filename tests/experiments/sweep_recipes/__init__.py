@@ -1,0 +1,1 @@
+"""A recipe for the tests of the sweep."""
