@@ -8,7 +8,7 @@ momentum of mnist_pi_continued.yaml. There the second phase ends when its loss r
 fixed number of epochs.
 
     python -m experiments.train --recipe=maxout_mnist          # the published schedule: about 350 epochs, then 100
-    python -m experiments.train --recipe=maxout_mnist:cpu      # a shorter schedule: 100 epochs, then 30
+    python -m experiments.train --recipe=maxout_mnist:cpu      # a shorter schedule, of averaged parameters: 80 epochs, then 30
 
 Published: 0.94 % test error. Measured here: the README's table of recipes.
 """
@@ -84,16 +84,9 @@ class Config:
 VARIANTS = {
     "cpu": lambda: replace(
         Config(),
-        optimizer=replace(
-            Config().optimizer,
-            momentum_steps=30 * EPOCH,
-            schedule="linear",
-            decay_steps=1,
-            decay_rate=0.1,
-            schedule_floor=0.01,
-        ),
-        train=replace(Config().train, steps=100 * EPOCH, patience=0),
-        phases=PhasesConfig(continue_steps=30 * EPOCH, continue_rate=0.02),
+        optimizer=replace(Config().optimizer, momentum_steps=50 * EPOCH, ema_decay=0.9995),
+        train=replace(Config().train, steps=80 * EPOCH, patience=0),
+        phases=PhasesConfig(continue_steps=30 * EPOCH),
     )
 }
 

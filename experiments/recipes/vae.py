@@ -56,7 +56,7 @@ class Config:
 _MNIST = replace(
     Config(),
     data=DataConfig(name="mnist"),
-    model=ModelConfig(features=(500, 500), latents=50),
+    model=ModelConfig(features=(300, 300), latents=50, gated=True),
     optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, schedule="cosine"),
     train=TrainConfig(
         steps=60000, batch_size=128, eval_batch_size=500, eval_every=5000, log_every=500, checkpoint_every=10000
@@ -67,7 +67,7 @@ VARIANTS = {
     "2d": replace(Config(), model=ModelConfig(latents=2)),
     "mnist": _MNIST,
     "mnist_2d": replace(
-        _MNIST, model=ModelConfig(features=(500, 500), latents=2), train=replace(_MNIST.train, steps=30000)
+        _MNIST, model=replace(_MNIST.model, latents=2), train=replace(_MNIST.train, steps=30000)
     ),
 }
 
