@@ -167,7 +167,7 @@ class Work:
 
         plan, job = table_runs.plan_for(row, self.budget), self.jobs.get(row.name)
         if row.of:
-            plan = tables.Plan(seeds=0)
+            plan = row.plans.get(self.budget, tables.Plan(seeds=0))
         entry, problem = None, self.problems.get(row.name, "")
         if job is not None:
             try:
