@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdl.nn.activations import get_activation
@@ -92,3 +93,27 @@ class MLP(nn.Module):
             x = get_activation(self.activation, **options)(x, train)
             x = Dropout(rate)(x, train)
         return dense(self.num_classes)(x)
+
+
+class CountingMLP(nn.Module):
+    """Rectifier network that tells how sparse its hidden layers are.
+
+    Attributes:
+      features: width of each hidden layer, H units in all.
+      num_classes: number of outputs.
+    """
+
+    features: Sequence[int] = (100, 100, 100)
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> dict[str, Array]:
+        """x [B, ...] to {"logits" [B, K], "zeros" [B]: share of the H units that are exactly 0, "activation" [B]: Σ h}."""
+        del train
+        x, hidden = x.reshape(x.shape[0], -1), []
+        for width in self.features:
+            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(x))
+            hidden.append(x)
+        units = jnp.concatenate(hidden, axis=1)
+        logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.he_normal())(x)
+        return {"logits": logits, "zeros": (units == 0).mean(axis=1), "activation": units.sum(axis=1)}

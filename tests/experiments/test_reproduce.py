@@ -163,6 +163,26 @@ def test_a_row_that_fails_does_not_stop_the_others(copied, capsys):
     assert "**diverged**" in line("too fast")
 
 
+def test_a_row_shows_the_seeds_in_its_range_or_their_ensemble():
+    zeros, accuracy = [0.2, 0.5, 0.79, 0.8, None], [0.9, 0.8, 0.7, None, 0.5]
+    entry = {
+        "metrics": {"zeros": zeros, "accuracy": accuracy},
+        "ensemble": {"accuracy": 0.95},
+        "seeds": [0, 1, 2, 3, 4],
+    }
+    runs = {"entry": {**entry, "diverged": [], "unfinished": [], "steps": [1] * 5}, "asked": 5, "problem": ""}
+
+    def shown(**changes):
+        return {"measure": dataclasses.asdict(Measure("accuracy", "error", "%", -100.0, 100.0, **changes))}
+
+    assert table_results.values_of(shown(within=("zeros", 0.5, 0.8)), runs) == pytest.approx([20.0, 30.0])
+    assert table_results.ours(shown(within=("zeros", 0.9, 1.0)), runs) == "none in this range"
+    assert (
+        table_results.ours(shown(within=("zeros", 0.8, 0.9)), runs) == "none in this range"
+    )  # its accuracy is no number
+    assert table_results.ours(shown(ensemble=True), runs) == "5.00 % (5 networks)"
+
+
 # --- running ----------------------------------------------------------------------------------------------------------------
 
 
