@@ -211,40 +211,49 @@ def ensembles(job: Job) -> dict[str, float]:
 
 
 def adopt(source: str, jobs: Mapping[str, Job]) -> list[str]:
-    """Copies finished runs into the row whose configuration is theirs in every leaf; what was copied, one line each.
+    """Copies finished runs, diverged ones too, into the row whose configuration is theirs in every leaf.
 
     Args:
       source: a run folder, of one run or over seeds.
       jobs: from `jobs_of`.
 
+    Returns:
+      What was copied, one line each.
+
     Raises:
-      UserError: no run there, not finished, or no row has its configuration.
+      UserError: no run there, not finished, or no row has its configuration; nothing is copied then.
     """
+    found = [(seed, path, _row_of(path, jobs)) for seed, path in run_folders(source)]
+    return [_copied(seed, path, job) for seed, path, job in found]
+
+
+def _row_of(path: pathlib.Path, jobs: Mapping[str, Job]) -> Job:
     from jaxdl.engine.folder import RunFolder
 
-    said = []
-    for seed, path in run_folders(source):
-        status = (RunFolder(path).read_json("record.json") or {}).get("status", "no record")
-        if status != "done":
-            raise UserError(f"{path} is not finished ({status}): nothing to adopt")
-        differing = {name: _differences(job, path, may_grow=False) for name, job in jobs.items()}
-        job = next((jobs[name] for name, what in differing.items() if not what), None)
-        if job is None:
-            near = min(differing, key=lambda name: len(differing[name]), default="")
-            hint = f"; nearest is {near}: {'; '.join(differing[near][:3])}" if near else ""
-            raise UserError(f"no row of this table has the configuration of {path}{hint}")
-        target = job.folder / f"seed{seed}"
-        if (target / "record.json").exists():
-            said.append(f"{target} is there already")
-            continue
-        group = RunFolder(job.folder)
-        if group.read_json("config.json") is None:  # as over seeds from 0 on
-            group.write_json("config.json", {**read_config(str(path)), "seed": 0})
-        with tempfile.TemporaryDirectory(dir=job.folder) as aside:  # a kill must not leave half of a run
-            copied = shutil.copytree(path, pathlib.Path(aside) / "run", ignore=shutil.ignore_patterns(".lock"))
-            pathlib.Path(copied).rename(target)
-        said.append(f"{path} is now {target}")
-    return said
+    status = (RunFolder(path).read_json("record.json") or {}).get("status", "no record")
+    if status not in ("done", "diverged"):
+        raise UserError(f"{path} is not finished ({status}): nothing to adopt")
+    differing = {name: _differences(job, path, may_grow=False) for name, job in jobs.items()}
+    near = min(differing, key=lambda name: len(differing[name]))
+    if differing[near]:
+        what = "; ".join(differing[near][:3])
+        raise UserError(f"no row of this table has the configuration of {path}; nearest is {near}: {what}")
+    return jobs[near]
+
+
+def _copied(seed: int, path: pathlib.Path, job: Job) -> str:
+    from jaxdl.engine.folder import RunFolder
+
+    target = job.folder / f"seed{seed}"
+    if (target / "record.json").exists():
+        return f"{target} is there already"
+    group = RunFolder(job.folder)
+    if group.read_json("config.json") is None:  # as over seeds from 0 on
+        group.write_json("config.json", {**read_config(str(path)), "seed": 0})
+    with tempfile.TemporaryDirectory(dir=job.folder) as aside:  # a kill must not leave half of a run
+        copied = shutil.copytree(path, pathlib.Path(aside) / "run", ignore=shutil.ignore_patterns(".lock"))
+        pathlib.Path(copied).rename(target)
+    return f"{path} is now {target}"
 
 
 def unknown_settings(row: tables.Row, package: str = recipe_files.PACKAGE) -> list[str]:

@@ -205,18 +205,21 @@ def test_the_shown_train_command_makes_the_same_run(copied):
 def test_a_run_folder_is_adopted_by_the_row_whose_configuration_it_has(copied, capsys):
     whole = digests()
     shutil.move("runs/tables/shop/plain", "elsewhere")
+    shutil.move("runs/tables/shop/wild/seed0", "elsewhere/seed7")  # diverged: it may not be left out
     shutil.rmtree("results")
     made = work()
+    config = pathlib.Path("elsewhere/seed1/config.json")
+    text = config.read_text()
+    config.write_text(text.replace('"train.steps": 40', '"train.steps": 30'))
     with pytest.raises(UserError, match=r"no row .* nearest is .*train.steps: 30 there, 40 here"):
-        config = pathlib.Path("elsewhere/seed0/config.json")
-        text = config.read_text()
-        config.write_text(text.replace('"train.steps": 40', '"train.steps": 30'))
         made.adopt("elsewhere")
+    assert not pathlib.Path("runs/tables/shop/plain").exists()
     config.write_text(text)
     made.adopt("elsewhere")
     made.adopt("elsewhere/seed1")
     said = capsys.readouterr().out
     assert said.count("is now runs/tables/shop/plain/seed") == 3 and "seed1 is there already" in said
+    assert "elsewhere/seed7 is now runs/tables/shop/wild/seed7" in said
     made.run()
     assert digests() == whole and "(n = 3, " in line("plain")
 
