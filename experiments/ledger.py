@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results" / "recipes.json"
 README = ROOT / "README.md"
 BENCH = ROOT / "experiments" / "results" / "bench-cpu.json"
+FINISHED = ("done", "diverged")
 RECIPE_MARKS = ("<!-- recipes: written by experiments/ledger.py -->", "<!-- end of recipes -->")
 BENCH_MARKS = ("<!-- bench: written by experiments/ledger.py -->", "<!-- end of bench -->")
 
@@ -73,9 +74,7 @@ def entry(
 
     Args:
       workdir: the run folder.
-      chosen: how the settings were chosen, one sentence.
-      published: the published number and its source.
-      metric: the metric that is shown; "": see `result`.
+      chosen, published, metric: see `Options`.
       partial: take what is there; "unfinished" then names the seeds that are under way, and the step of each.
 
     Raises:
@@ -86,14 +85,14 @@ def entry(
 
     config = read_config(str(workdir))
     folders = [RunFolder(path) for _, path in run_folders(str(workdir))]
-    records = [record for folder in folders if (record := folder.read_json("record.json"))]
-    if not records:
+    there = [(folder, record) for folder in folders if (record := folder.read_json("record.json"))]
+    if not there:
         raise UserError(f"{workdir} holds no run")
-    unfinished = [record for record in records if record["status"] not in ("done", "diverged")]
-    if unfinished and not partial:
+    records = [record for _, record in there if record["status"] in FINISHED]
+    under_way = [_under_way(folder, record) for folder, record in there if record["status"] not in FINISHED]
+    if under_way and not partial:
         raise UserError(f"{workdir} holds a run that is not finished")
-    finished = [record for record in records if record not in unfinished]
-    first, records = (finished or unfinished)[0], finished
+    first = (records or [record for _, record in there])[0]
     done = [record for record in records if record["status"] == "done"]
     settings = {name: value for name, value in config.items() if name != "seed"}
     names = [name for name in done[0]["metrics"] if not name.startswith("train/")] if done else []
@@ -121,17 +120,12 @@ def entry(
         "git": first["git"],
         "command": shown_command(first["command"]),
     }
-    if partial:
-        found["unfinished"] = [
-            {"seed": record["seed"], "status": record["status"], "step": _newest_step(folder)}
-            for folder in folders
-            if (record := folder.read_json("record.json")) in unfinished
-        ]
-    return found
+    return found | ({"unfinished": under_way} if partial else {})
 
 
-def _newest_step(folder: Any) -> int:
-    return max((row["step"] for row in folder.rows() if "step" in row), default=0)
+def _under_way(folder: Any, record: dict) -> dict[str, Any]:
+    step = max((row["step"] for row in folder.rows() if "step" in row), default=0)
+    return {"seed": record["seed"], "status": record["status"], "step": step}
 
 
 def check(found: Any, where: str) -> None:

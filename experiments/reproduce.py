@@ -29,6 +29,7 @@ class Options:
     budget: str = option(
         "cpu", "what it may cost: a few steps of everything, two CPU cores, one GPU", choices=tables.BUDGETS
     )
+    seeds: int | None = option(None, "seeds of each row, from 0 on; not set: as the table plans it", minimum=1)
     adopt: tuple[str, ...] = option(
         (), "folder of finished runs: copied to the row whose configuration is theirs; repeat the flag", repeated=True
     )
@@ -46,7 +47,6 @@ BINARY = cli.Binary(
         "Runs lie in runs/tables/TABLE/ROW/seed0, seed1, ...; finished ones are not run again, killed ones go on. A run "
         "of `train` whose config.json is the row's counts too: --adopt copies it there."
     ),
-    flags=("seeds",),
     options=Options,
 )
 
@@ -104,6 +104,7 @@ class Work:
         self.root = pathlib.Path("runs", *(("smoke",) if budget == "smoke" else ()), "tables", name)
         self.jobs = table_runs.jobs_of(table, budget, self.root, seeds, data_dir, package)
         self.problems: dict[str, str] = {}
+        self._ensembles: dict[tuple, dict[str, float]] = {}
         if not self.jobs:
             raise UserError(f"table {name} has no rows at --budget={budget}")
 
@@ -172,16 +173,24 @@ class Work:
         if job is not None:
             try:
                 entry = table_runs.found(job, self.table)
-                if entry is not None and any(
-                    other.of == row.name and self.table.measure_of(other).ensemble for other in self.table.rows
-                ):
-                    entry["ensemble"] = table_runs.ensembles(job)
+                if entry is not None and self._needs_ensemble(row):
+                    entry["ensemble"] = self._ensemble(job, tuple(entry["params_digests"]))
             except UserError as error:
                 problem = problem or str(error)
         seeds, command = (job.seeds, job.command) if job is not None else (0, "")
         if self.budget == "smoke":
             row = dataclasses.replace(row, bar=None)
         return table_results.row_of(self.table, row, plan, seeds, command, entry, problem)
+
+    def _needs_ensemble(self, row: tables.Row) -> bool:
+        return any(other.of == row.name and self.table.measure_of(other).ensemble for other in self.table.rows)
+
+    def _ensemble(self, job: Any, digests: tuple) -> dict[str, float]:
+        from experiments import table_runs
+
+        if digests not in self._ensembles:  # every network sees the whole test split
+            self._ensembles[digests] = table_runs.ensembles(job)
+        return self._ensembles[digests]
 
     def _show(self) -> None:
         from experiments import table_results
