@@ -183,6 +183,17 @@ def test_a_row_shows_the_seeds_in_its_range_or_their_ensemble():
     assert table_results.ours(shown(ensemble=True), runs) == "5.00 % (5 networks)"
 
 
+def test_the_ensemble_of_a_rows_seeds_is_kept_with_its_runs(copied, monkeypatch):
+    calls = []
+    monkeypatch.setattr(table_runs, "ensembles", lambda job: calls.append(job.row.name) or {"test/loss": 0.5})
+    together = Row("together", "together", dataclasses.replace(LOSS, ensemble=True), of="plain")
+    made = work(dataclasses.replace(TABLE, rows=(*TABLE.rows, together)))
+    made.write()
+    made.write()
+    assert calls == ["plain"] and "| 0.5000 (3 networks) |" in line("together")
+    assert rows()["plain"]["entry"]["ensemble"] == {"test/loss": 0.5} and "ensemble" not in rows()["wild"]["entry"]
+
+
 # --- running ----------------------------------------------------------------------------------------------------------------
 
 
