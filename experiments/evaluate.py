@@ -17,7 +17,6 @@ def main(arguments: cli.Arguments) -> int:
     """Prints the metrics and writes evaluation.json."""
     import json
 
-    from experiments.reporting import View
     from experiments.session import open_run, run_folders
     from jaxdl.engine.fit import evaluate
     from jaxdl.engine.folder import RunFolder
@@ -35,9 +34,7 @@ def main(arguments: cli.Arguments) -> int:
         "metrics": metrics[0] if len(metrics) == 1 else summary(seeds, metrics)["metrics"],
     }
     if len(folders) > 1 and session.experiment.ensemble is not None:
-        records = [folder.read_json("record.json") for folder in folders]
-        view = View(session, folders, records, [[] for _ in folders])
-        whole["ensemble"] = session.experiment.ensemble(view)
+        whole["ensemble"] = ensemble(session, folders)
     RunFolder(workdir).write_json("evaluation.json", whole)
     if arguments.flags.format == "json":
         print(json.dumps(whole))
@@ -50,6 +47,14 @@ def main(arguments: cli.Arguments) -> int:
         f"{session.recipe.title}: reported parameters of {workdir}", shown, {"written": f"{workdir}/evaluation.json"}
     )
     return 0
+
+
+def ensemble(session: Any, folders: list) -> dict[str, float]:
+    """Metrics of the averaged prediction of the runs in some folders; see `Experiment.ensemble`."""
+    from experiments.reporting import View
+
+    records = [folder.read_json("record.json") for folder in folders]
+    return session.experiment.ensemble(View(session, folders, records, [[] for _ in folders]))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ A number in the README can only come from experiments/results/: this binary writ
 renders the README's tables of recipes and of speed (BENCH_TABLES) from there; a test checks that they agree.
 """
 
-import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ RESULTS = ROOT / "experiments" / "results" / "recipes.json"
 README = ROOT / "README.md"
 # name of a table of speed in the README's marks -> results file
 BENCH_TABLES = {"bench": "bench-cpu.json", "bench-families": "bench-families.json"}
+FINISHED = ("done", "diverged")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def main(arguments: cli.Arguments) -> int:
         if not flags.chosen:
             raise UserError("--chosen is missing: say in one sentence how the settings were chosen")
         found = entry(pathlib.Path(flags.workdir), flags.chosen, flags.published, flags.metric)
+        check(found, flags.workdir)
         results[found["key"]] = found
         RESULTS.write_text(
             json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -64,32 +66,45 @@ def read() -> dict[str, dict]:
     return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
 
 
-def entry(workdir: pathlib.Path, chosen: str, published: str = "", metric: str = "") -> dict[str, Any]:
+def entry(
+    workdir: pathlib.Path, chosen: str, published: str = "", metric: str = "", partial: bool = False
+) -> dict[str, Any]:
     """What the ledger keeps of a run folder: config digest, seeds, every value, and how settings were chosen.
 
+    Args:
+      workdir: the run folder.
+      chosen, published, metric: see `Options`.
+      partial: take what is there; "unfinished" then names the seeds that are under way, and the step of each.
+
     Raises:
-      UserError: the run is not finished, or has no such metric.
+      UserError: the run is not finished (unless `partial`) or not begun, or has no such metric.
     """
-    from experiments.session import read_config, run_folders
+    from experiments.session import config_digest, read_config, run_folders
+    from jaxdl.engine.folder import RunFolder
 
     config = read_config(str(workdir))
-    records = [json.loads((path / "record.json").read_text(encoding="utf-8")) for _, path in run_folders(str(workdir))]
-    if not records or any(record["status"] not in ("done", "diverged") for record in records):
+    folders = [RunFolder(path) for _, path in run_folders(str(workdir))]
+    there = [(folder, record) for folder in folders if (record := folder.read_json("record.json"))]
+    if not there:
+        raise UserError(f"{workdir} holds no run")
+    records = [record for _, record in there if record["status"] in FINISHED]
+    under_way = [_under_way(folder, record) for folder, record in there if record["status"] not in FINISHED]
+    if under_way and not partial:
         raise UserError(f"{workdir} holds a run that is not finished")
+    first = (records or [record for _, record in there])[0]
     done = [record for record in records if record["status"] == "done"]
     settings = {name: value for name, value in config.items() if name != "seed"}
     names = [name for name in done[0]["metrics"] if not name.startswith("train/")] if done else []
-    if metric and metric not in names:
+    if metric and done and metric not in names:
         raise UserError(f"the run has no metric {metric!r}: it has {', '.join(names)}")
-    first = records[0]
-    return {
+    found = {
         "key": " ".join([config["recipe"], *overrides(config), "on", first["data"]["name"]]),
         "recipe": config["recipe"],
         "data": first["data"],
         "published": published,
         "metric": metric,
         "chosen": chosen,
-        "config_digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        "config_digest": config_digest(settings),
         "config": settings,
         "seeds": [record["seed"] for record in records],
         "diverged": [record["seed"] for record in records if record["status"] == "diverged"],
@@ -104,6 +119,38 @@ def entry(workdir: pathlib.Path, chosen: str, published: str = "", metric: str =
         "git": first["git"],
         "command": shown_command(first["command"]),
     }
+    return found | ({"unfinished": under_way} if partial else {})
+
+
+def _under_way(folder: Any, record: dict) -> dict[str, Any]:
+    step = max((row["step"] for row in folder.rows() if "step" in row), default=0)
+    return {"seed": record["seed"], "status": record["status"], "step": step}
+
+
+def check(found: Any, where: str) -> None:
+    """Refuses a result that cannot be checked.
+
+    Raises:
+      UserError: it lacks the digest of its configuration, its seeds, a value of each of them, or how settings were chosen.
+    """
+    from experiments.session import config_digest
+
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: a result must be a JSON object")
+    lacking = [name for name in ("config", "config_digest", "git", "program") if not found.get(name)]
+    lacking += [name for name in ("seeds", "metrics") if name not in found]
+    if lacking:
+        raise UserError(f"{where}: the result has no {', '.join(lacking)}")
+    if not str(found.get("chosen", "")).strip():
+        raise UserError(f"{where}: the result does not say how the settings were chosen (chosen)")
+    if config_digest(found["config"]) != found["config_digest"]:
+        raise UserError(f"{where}: config_digest is not that of its config")
+    if not found["seeds"] and not found.get("unfinished"):
+        raise UserError(f"{where}: the result has no seeds")
+    finished = len(found["seeds"]) - len(found.get("diverged", []))
+    short = [name for name, values in found["metrics"].items() if len(values) != finished]
+    if short or (finished and not found["metrics"]):
+        raise UserError(f"{where}: not every seed's value is there ({', '.join(short) or 'no metrics'})")
 
 
 def overrides(config: dict[str, Any]) -> list[str]:
@@ -127,18 +174,20 @@ def table(results: dict[str, dict]) -> str:
     """The README's table of measured recipes, in Markdown."""
     rows = ["| recipe, data | test result | published | time a seed | command |", "|---|---|---|---|---|"]
     for _, found in sorted(results.items()):
-        minutes = sum(found["wall_time_s"]) / len(found["wall_time_s"]) / 60
-        time = f"{minutes:.1f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
+        time = duration(sum(found["wall_time_s"]) / len(found["wall_time_s"]))
         name = found["key"].removesuffix(f" on {found['data']['name']}")
         cells = [f"`{name}`, {found['data']['name']}", result(found), found["published"] or "–", time]
         rows.append(f"| {' | '.join(cells)} | `{found['command']}` |")
     return "\n".join(rows)
 
 
+def duration(seconds: float) -> str:
+    """ "12 s" or "4.7 min"."""
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
 def result(found: dict) -> str:
     """The test result of one entry, as text: mean and 95 % interval over seeds where there are several."""
-    from jaxdl.objectives.statistics import mean_interval
-
     names = [name for name in found["metrics"] if name.startswith("test/")] or list(found["metrics"])
     name = found.get("metric") or next((name for name in names if name.endswith("accuracy")), names[0])
     values = found["metrics"][name]
@@ -146,11 +195,27 @@ def result(found: dict) -> str:
     scale, unit = (100.0, " %") if share else (1.0, "")
     split, label = name.split("/")
     label = label.replace("_", " ") if split == "test" else f"{split} {label.replace('_', ' ')}"
+    return f"{label} {spread([scale * value for value in values], unit, lowest=share)}"
+
+
+def spread(values: Sequence[float], unit: str = "", digits: int = 2, lowest: bool = False, extent: bool = False) -> str:
+    """Mean, 95 % interval and number of values: "98.61 ± 0.69 % (n = 5, lowest 98.06 %)".
+
+    Args:
+      values: one a seed, at least one.
+      unit: behind the numbers, with its space: " %".
+      digits: behind the point.
+      lowest: name the lowest value too.
+      extent: name the lowest and the highest one.
+    """
+    from jaxdl.objectives.statistics import mean_interval
+
     if len(values) == 1:
-        return f"{label} {scale * values[0]:.2f}{unit} (n = 1)"
+        return f"{values[0]:.{digits}f}{unit} (n = 1)"
     interval = mean_interval(values)
-    low = f", lowest {scale * min(values):.2f}{unit}" if share else ""
-    return f"{label} {scale * interval.mean:.2f} ± {scale * interval.half_width:.2f}{unit} (n = {len(values)}{low})"
+    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    more = f", {low} to {high}{unit}" if extent else f", lowest {low}{unit}" if lowest else ""
+    return f"{interval.mean:.{digits}f} ± {interval.half_width:.{digits}f}{unit} (n = {len(values)}{more})"
 
 
 def bench_table(document: dict) -> str:

@@ -34,9 +34,9 @@ BINARY = cli.Binary(
 
 def main(arguments: cli.Arguments) -> int:
     """Trains; returns the exit code: 0, 1 if a loss was not finite, 75 after SIGTERM or Ctrl-C."""
-    from experiments.reporting import header, result_block, write_reports
+    from experiments.reporting import header, result_block
     from experiments.session import open_recipe
-    from jaxdl.engine.fit import Options, fit
+    from jaxdl.engine.fit import Options
     from jaxdl.engine.signals import EXIT_INTERRUPTED, Interrupted
 
     flags = arguments.flags
@@ -58,7 +58,6 @@ def main(arguments: cli.Arguments) -> int:
         overwrite=flags.overwrite,
         command=arguments.command,
     )
-    watcher = live_line(session.experiment)
     header(session, options)
     if flags.check:
         from experiments.checks import run_checks
@@ -66,17 +65,37 @@ def main(arguments: cli.Arguments) -> int:
         whole = open_recipe(arguments.recipe, arguments.config, flags.precision) if flags.smoke else session
         run_checks(whole.experiment, flags.seed)
     try:
-        run = fit(session.experiment, session.leaves, options, watcher)
+        run = trained(session, options)
     except Interrupted:
-        watcher.close()
         print(f"interrupted: the same command goes on from here ({workdir})", file=sys.stderr)
         return EXIT_INTERRUPTED
-    watcher.close()
+    result_block(session, run)
+    return 1 if say_diverged(run) else 0
+
+
+def trained(session: Any, options: Any) -> Any:
+    """Trains (or resumes, or finds finished) with a live line and writes the report; the `jaxdl.engine.fit.Run`.
+
+    Raises:
+      Interrupted: after SIGTERM or Ctrl-C, with the state saved.
+    """
+    from experiments.reporting import write_reports
+    from jaxdl.engine.fit import fit
+
+    watcher = live_line(session.experiment)
+    try:
+        run = fit(session.experiment, session.leaves, options, watcher)
+    finally:
+        watcher.close()
     if not run.fresh:
-        print(f"{workdir} is finished: nothing to do (--overwrite starts it anew)")
+        print(f"{options.workdir} is finished: nothing to do (--overwrite starts it anew)")
     if run.fresh or not (run.folder.path / "report.html").exists():
         write_reports(session, run)
-    result_block(session, run)
+    return run
+
+
+def say_diverged(run: Any) -> bool:
+    """Names the seeds of a run that diverged; whether there are any."""
     diverged = [record for record in run.records if record["status"] == "diverged"]
     for record in diverged:
         print(
@@ -84,7 +103,7 @@ def main(arguments: cli.Arguments) -> int:
             "checkpoint is kept; try a smaller --optimizer.learning_rate or --optimizer.clip_norm=1",
             file=sys.stderr,
         )
-    return 1 if diverged else 0
+    return bool(diverged)
 
 
 def live_line(experiment: Any) -> Any:

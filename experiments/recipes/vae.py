@@ -66,9 +66,7 @@ _MNIST = replace(
 VARIANTS = {
     "2d": replace(Config(), model=ModelConfig(latents=2)),
     "mnist": _MNIST,
-    "mnist_2d": replace(
-        _MNIST, model=replace(_MNIST.model, latents=2), train=replace(_MNIST.train, steps=30000)
-    ),
+    "mnist_2d": replace(_MNIST, model=replace(_MNIST.model, latents=2), train=replace(_MNIST.train, steps=30000)),
 }
 
 

@@ -85,11 +85,20 @@ def test_initialisers_have_their_variance():
         ("glorot_uniform", 2 / 700),
         ("normal", 0.01),
         ("uniform", 0.01 / 3),
+        ("fan_in_normal", 1 / 400),
     ]:
         weights = get_initializer(name, 0.1)(KEY, (400, 300), jnp.float32)
         assert float(weights.var()) == pytest.approx(expected, rel=0.05)
     with pytest.raises(ValueError, match="unknown initialiser"):
         get_initializer("orthogonal")
+
+
+def test_biases_start_at_zero_or_as_wide_as_asked():
+    for wide in (0.0, 2.0):
+        params = MLP((4000,), initial_bias=wide).init(KEY, jnp.zeros((1, 3)))["params"]
+        assert float(params["Dense_0"]["bias"].std()) == pytest.approx(wide, rel=0.05)
+    tails = get_initializer("fan_in_normal")(KEY, (400, 300), jnp.float32) * 20  # lecun_normal ends at 2.27
+    assert float(jnp.abs(tails).max()) > 3.5
 
 
 def test_lenet_has_the_published_maps_and_parameters():
