@@ -29,8 +29,7 @@ def compile_ahead(phase: Phase, layout: Layout, platform: str) -> jax.stages.Com
     Raises:
       UserError: if the batch cannot be split over the devices.
     """
-    size = getattr(phase.source, "batch_size", 0)
-    layout.check_batch(size, "train.batch_size")
+    layout.check_batch(getattr(phase.source, "batch_size", 0), "train.batch_size")
     with compiling_for(platform):
         program = Program(phase, layout, 1)
         for leaf in jax.tree.leaves(program.template.local):
