@@ -54,7 +54,7 @@ def session(recipe, settings=None, **train_settings):
     config = smoke(found.config)
     plain_sgd = train_settings.pop("sgd", False)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **train_settings))
-    if plain_sgd and hasattr(config, "optimizer"):
+    if plain_sgd and hasattr(getattr(config, "optimizer", None), "schedule"):
         config = dataclasses.replace(
             config, optimizer=type(config.optimizer)(name="sgd", learning_rate=1e-3, schedule="constant")
         )

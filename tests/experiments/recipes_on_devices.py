@@ -62,8 +62,8 @@ def flat(state):
 
 
 def agreement(recipe):
-    """{phase: {way: {"rows", "moved", "apart"}}}: metrics of the steps, how far the parameters went, and how far from
-    those of one device they ended, as Euclidean norms."""
+    """{phase: {way: {"rows", "length", "moved", "apart"}}}: metrics of the steps, and Euclidean norms: of the parameters
+    after them, of the way they went, and of their distance from those of one device."""
     found = {}
     made = laws.session(recipe, SETTINGS.get(recipe.partition(":")[0]), steps=STEPS, sgd=True)
     for phase in made.experiment.phases:
@@ -72,7 +72,8 @@ def agreement(recipe):
         start, numbers = flat(fresh), {}
         for way, layout in ways().items():
             rows, end = trained(phase, layout, fresh)
-            numbers[way] = {"rows": rows, "moved": float(np.linalg.norm(end - start)), "end": end}
+            norms = {"length": float(np.linalg.norm(end)), "moved": float(np.linalg.norm(end - start))}
+            numbers[way] = {"rows": rows, **norms, "end": end}
         one = numbers["one"]["end"]
         for each in numbers.values():
             each["apart"] = float(np.linalg.norm(each.pop("end") - one))

@@ -16,8 +16,6 @@ HERE = pathlib.Path(__file__).parent
 # those on MNIST and CIFAR-10 are the digits' tasks, many times larger (`recipes_on_devices.py NAME...` measures them)
 NAMES = [name for name in laws.recipes(variants=False) if not name.endswith(("mnist", "cifar10"))]
 TOLERANCE = 1e-5
-# a table's entries, not a gradient: they may stay where they are while no reward was found
-STILL = ("gridworld_q",)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +50,7 @@ def test_eight_devices_train_like_one(recipe, way, measured):
             assert set(row) == set(expected)
             for name, value in expected.items():
                 assert abs(row[name] - value) <= TOLERANCE * max(1.0, abs(value)), name
-        # the sum of raw gradients: one that is too large by the number of devices would go eight times as far
-        assert many["apart"] <= TOLERANCE * max(1.0, 10 * one["moved"])
-        assert one["moved"] > 0 or recipe in STILL
-        assert many["apart"] <= 1e-3 * one["moved"]
+        assert one["moved"] > 0
+        # the way is the sum of the raw gradients, eight times as long if they were; float32 rounds each parameter at each
+        # of the three updates of both runs by up to 2^-24 of its size
+        assert many["apart"] <= TOLERANCE * one["moved"] + 6 * 2.0**-24 * one["length"]
