@@ -211,6 +211,8 @@ class _Counter:
             return self._fusion_bytes(called, i, operands)
         if i.opcode == "copy-start":  # (to, from, ...)
             return sum(array.size for array in i.arrays[:2] if array.main)
+        if i.opcode in ("slice-start", "dynamic-slice-start"):  # (whole, part, ...)
+            return i.arrays[1].size * (i.arrays[0].main + i.arrays[1].main)
         return written + sum(map(_main, operands))
 
     def _fusion_bytes(self, called: str, i: Instruction, operands: list[Instruction]) -> float:

@@ -88,6 +88,12 @@ def test_an_update_in_place_costs_what_it_updates():
     assert hlo.totals(text).bytes == hlo.totals(LOOP).bytes - 5 * (2 * 128 * 4 + 4) + 5 * row
 
 
+def test_a_part_that_is_fetched_ahead_costs_its_own_size():
+    fetched = "  %part = (f32[64,128]{1,0}, f32[2,128]{1,0:S(1)}, u32[]) slice-start(%b), slice={[0:2], [0:128]}\n"
+    text = LOOP.replace("  %start =", fetched + "  %start =")
+    assert hlo.totals(text).bytes == hlo.totals(LOOP).bytes + 2 * 128 * 4
+
+
 def convolution(stride=1, padding="SAME", spread=(1, 1), dilation=(1, 1), groups=1):
     """A convolution of 9x9 maps with four channels."""
 
