@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from jaxdl.data.permutation import permuted_index
+from jaxdl.target import target_platform
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -278,7 +279,7 @@ def _gather(array: Array, index: Array) -> Array:
     """`array[index]` for int32 `index` [b] within bounds, in a buffer of its own: what uses the rows compiles alike
     for every source, so that a step gives the same bits."""
     shape = (index.shape[0], *array.shape[1:])
-    if jax.default_backend() != "cpu":
+    if target_platform() != "cpu":
         return jax.lax.optimization_barrier(array[index])
     # XLA:CPU drops barriers before it fuses; loops and conditions that it cannot know to hold stay
     zeros = jnp.zeros(shape, array.dtype)

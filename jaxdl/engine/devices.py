@@ -103,7 +103,7 @@ class Layout:
         if source is None or not jax.tree.leaves(source):
             return source
         if self.parallel == "pmap":
-            return _spread(self.devices, jax.tree.map(lambda leaf: jnp.stack([leaf] * len(self.devices)), source))
+            return self._on_each(_whole, source)
         if self.seeds_mode == "shard":
             spec = PartitionSpec("seed") if getattr(source, "per_seed", False) else PartitionSpec()
             return jax.device_put(source, NamedSharding(self.seed_mesh, spec))
@@ -114,7 +114,7 @@ class Layout:
     def place_sums(self, sums: PyTree) -> PyTree:
         """Metric sums [S] where the training program returns them."""
         if self.parallel == "pmap":
-            return _spread(self.devices, jax.tree.map(lambda leaf: np.stack([leaf] * len(self.devices)), sums))
+            return self._on_each(_whole, sums)
         if self.seeds_mode == "shard":
             return jax.device_put(sums, NamedSharding(self.seed_mesh, PartitionSpec("seed")))
         if len(self.devices) > 1:
@@ -142,22 +142,28 @@ class Layout:
         return jax.tree.map(_host, state)
 
     def _replicate(self, tree: PyTree) -> PyTree:
-        count = len(self.devices)
-        local = getattr(tree, "local", ())
-        whole = tree.replace(local=()) if isinstance(tree, State) else tree
-        stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), whole)
-        if jax.tree.leaves(local):
-            stacked = stacked.replace(local=jax.tree.map(lambda leaf: _split_devices(leaf, count), local))
-        return _spread(self.devices, stacked)
+        if not isinstance(tree, State) or not jax.tree.leaves(tree.local):
+            return self._on_each(_whole, tree)
+        return self._on_each(_whole, tree.replace(local=())).replace(local=self._on_each(_own_rows, tree.local))
+
+    def _on_each(self, function, tree: PyTree) -> PyTree:
+        # what pmap itself gives out has its own sharding: any other placement makes the first step compile twice
+        devices = list(self.devices)
+        return jax.pmap(function, AXIS, in_axes=(0, None), devices=devices)(np.arange(len(devices)), tree)
 
 
-def _spread(devices, stacked: PyTree) -> PyTree:
-    # the identity through pmap itself gives its outputs' sharding; any other placement makes the first step compile twice
-    return jax.pmap(_identity, axis_name=AXIS, devices=list(devices))(stacked)
-
-
-def _identity(tree):
+def _whole(device: Array, tree: PyTree) -> PyTree:
     return tree
+
+
+def _own_rows(device: Array, local: PyTree) -> PyTree:
+    """This device's part of leaves [S, B, ...]."""
+
+    def part(leaf):
+        rows = leaf.shape[1] // jax.lax.axis_size(AXIS)
+        return jax.lax.dynamic_slice_in_dim(leaf, device * rows, rows, axis=1)
+
+    return jax.tree.map(part, local)
 
 
 def _is_key(leaf) -> bool:
@@ -182,11 +188,6 @@ def _key_impl(template) -> str:
 
 def _host(leaf) -> np.ndarray:
     return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def _split_devices(leaf, count):
-    seeds, batch, *rest = leaf.shape
-    return jnp.moveaxis(leaf.reshape(seeds, count, batch // count, *rest), 1, 0)
 
 
 def _join_devices(array: np.ndarray) -> np.ndarray:

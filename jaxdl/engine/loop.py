@@ -46,6 +46,8 @@ class Trainer:
         self.stager = Stager(layout)
         train = experiment.train
         layout.check_batch(train.batch_size, "train.batch_size")
+        for phase in experiment.phases:
+            layout.check_batch(getattr(phase.source, "batch_size", 0), f"the batch size of phase {phase.name}")
         if train.batch_size % (train.accumulate * layout.shards):
             raise UserError(f"train.accumulate={train.accumulate} does not divide train.batch_size={train.batch_size}")
 
@@ -236,8 +238,7 @@ class _Run:
             keep = 0  # several CPU devices abort the process when their queue grows
         while len(self.pending) > keep:
             t, bad, sums, _ = self.pending.popleft()
-            bad = self.program.host_bad(bad)
-            for i, step in enumerate(bad):
+            for i, step in enumerate(self.program.host_bad(bad)):
                 if step >= 0 and self.position.diverged[i] < 0:
                     self.position.diverged[i] = int(step)
                     self.trainer.watcher.say(f"seed {self.seeds[i]}: the loss is not finite at step {int(step)}")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.nn.context import batch_context, current_batch
+from jaxdl.target import target_platform
 
 Array = jax.Array
 
@@ -24,7 +25,7 @@ def in_halves(function: Callable[..., Any], *arrays: Array) -> Any:
       *arrays: [B, ...].
     """
     rows = arrays[0].shape[0]
-    if rows % 2 or jax.default_backend() != "cpu":
+    if rows % 2 or target_platform() != "cpu":
         return function(*arrays)
     outer = current_batch()
     numbers = jnp.arange(rows, dtype=jnp.int32) if outer.rows is None else outer.rows

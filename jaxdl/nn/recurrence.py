@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdl.target import target_platform
+
 Array = jax.Array
 Carry = tuple[Array, ...]
 Groups = tuple[Any, ...]
@@ -69,7 +71,7 @@ def split_rows(array: Array, axis: int) -> Groups:
     Rows go to the groups in turn, so that each device keeps its own.
     """
     rows = array.shape[axis]
-    if jax.default_backend() != "cpu" or rows % 2 or rows // 2 < _SMALLEST_GROUP:
+    if target_platform() != "cpu" or rows % 2 or rows // 2 < _SMALLEST_GROUP:
         return (array,)
     pairs = array.reshape(*array.shape[:axis], rows // 2, 2, *array.shape[axis + 1 :])
     return tuple(lax.index_in_dim(pairs, g, axis + 1, keepdims=False) for g in range(2))
@@ -318,4 +320,4 @@ def _product(multiplied: Array, gradient: Array) -> Array:
 
 
 def _unroll() -> int:
-    return _UNROLL if jax.default_backend() == "cpu" else 1
+    return _UNROLL if target_platform() == "cpu" else 1

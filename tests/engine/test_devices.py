@@ -1,13 +1,20 @@
 """One device and eight give the same training: in jit, in pmap, with split parameters, with seeds spread over devices."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+import tiny
+
+from jaxdl.engine.devices import Layout
+from jaxdl.engine.loop import Trainer
+from jaxdl.errors import UserError
 
 HERE = pathlib.Path(__file__).parent
 
@@ -118,3 +125,12 @@ def test_what_cannot_be_split_is_refused(measured):
     assert "--fsdp needs --parallel=jit" in lines[2]
     assert "--seeds_mode=shard" in lines[3]
     assert not any("\n" in line for line in lines)
+
+
+def test_a_later_phase_that_cannot_be_split_is_refused_at_once():
+    experiment = tiny.two_phases()
+    first, second = experiment.phases
+    second = dataclasses.replace(second, source=second.source.replace(batch_size=12))
+    experiment = dataclasses.replace(experiment, phases=(first, second))
+    with pytest.raises(UserError, match="batch size of phase fine=12 does not divide over 8 devices"):
+        Trainer(experiment, Layout(devices=tuple(jax.devices()[:1]) * 8))

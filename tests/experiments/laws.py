@@ -42,9 +42,11 @@ def missing(recipe):
     return None
 
 
-def session(recipe, **train_settings):
-    """The recipe's session at smoke size; `train_settings` replace leaves of its `train`, "sgd" its optimiser."""
+def session(recipe, settings=None, **train_settings):
+    """The recipe's session at smoke size; `settings` replace leaves by dotted name, `train_settings` those of its `train`,
+    "sgd" its optimiser."""
     from experiments import recipe_files
+    from experiments.flags import config_from_leaves
     from experiments.session import open_recipe
     from experiments.train import shortened, smoke
 
@@ -52,11 +54,11 @@ def session(recipe, **train_settings):
     config = smoke(found.config)
     plain_sgd = train_settings.pop("sgd", False)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **train_settings))
-    if plain_sgd and hasattr(config, "optimizer"):
+    if plain_sgd and hasattr(getattr(config, "optimizer", None), "schedule"):
         config = dataclasses.replace(
             config, optimizer=type(config.optimizer)(name="sgd", learning_rate=1e-3, schedule="constant")
         )
-    made = open_recipe(found, config)
+    made = open_recipe(found, config_from_leaves(config, settings or {}))
     return dataclasses.replace(made, experiment=shortened(made.experiment))
 
 
@@ -71,22 +73,6 @@ def result(folder):
     """What two equal runs have in common: digests, metrics, all rows."""
     record = json.loads((pathlib.Path(folder) / "record.json").read_text())
     return {name: record[name] for name in SAME}, (pathlib.Path(folder) / "metrics.jsonl").read_text()
-
-
-def on_devices(folder, parallel, names):
-    """Trains each recipe for three plain-SGD steps under `parallel`; {recipe: its training rows, or what went wrong}."""
-    found = {}
-    for recipe in names:
-        made = session(recipe, steps=3, log_every=1, eval_every=3, sgd=True)
-        place = pathlib.Path(folder) / recipe.replace(":", "-")
-        try:
-            train(made, place, parallel=parallel)
-        except Exception as error:  # the others go on; the test tells
-            found[recipe] = f"{type(error).__name__}: {error}"
-            continue
-        rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
-        found[recipe] = [row for row in rows if row["split"] == "train"]
-    return found
 
 
 def start(recipe, folder):
@@ -142,7 +128,4 @@ def killed(root, names, kills=3):
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("TFDS_DATA_DIR", str(SHARED))
-    if sys.argv[2] == "killed":
-        print(json.dumps(killed(sys.argv[1], sys.argv[3:])))
-    else:
-        print(json.dumps(on_devices(sys.argv[1], sys.argv[2], sys.argv[3:])))
+    print(json.dumps(killed(sys.argv[1], sys.argv[2:])))

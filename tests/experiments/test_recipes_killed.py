@@ -25,7 +25,7 @@ def killed(tmp_path_factory, compilation_cache):
         "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    command = [sys.executable, laws.__file__, str(tmp_path_factory.mktemp("killed")), "killed", *laws.KINDS]
+    command = [sys.executable, laws.__file__, str(tmp_path_factory.mktemp("killed")), *laws.KINDS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,171 @@
+"""Compiles a recipe's training step for a TPU without having one: `python -m experiments.compile --recipe=NAME`.
+
+Needs the [tpu] extra (libtpu). Tells what a step computes, what each chip must hold, what the chips send each other,
+and the least time all that can take.
+"""
+
+import json
+import os
+import pathlib
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from experiments import cli
+from experiments.flags import UsageError, option
+from jaxdl.errors import UserError
+
+# libtpu asks a metadata server and the environment what machine it is on (here on none), and lets one process load it
+# because a TPU serves one (here there is none to share)
+_NOWHERE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """For which chips, and where the numbers go."""
+
+    topology: str = option("v5e:2x2", "TPU generation and how its chips are laid out: v5e:2x2, v5e:4x4, v5p:2x2x1, ...")
+    output: str = option("", "JSON file to write the numbers to")
+
+
+BINARY = cli.Binary(
+    program="compile",
+    summary="Compiles a recipe's training step for a TPU topology, data-parallel over its chips, without having one: "
+    "FLOPs, memory, collectives and the roofline time of a step, for each phase.",
+    flags=("recipe", "parallel", "precision"),
+    options=CompileOptions,
+)
+
+
+def main(arguments: cli.Arguments) -> int:
+    """Compiles each phase's training program and prints a table."""
+    from experiments.session import open_recipe
+
+    flags = arguments.flags
+    devices = tpu_devices(flags.topology)
+    session = open_recipe(arguments.recipe, arguments.config, flags.precision)
+    rows = [described(phase, devices, flags.parallel) for phase in session.experiment.phases]
+    found = {
+        "recipe": arguments.recipe.title,
+        "topology": flags.topology,
+        "chip": devices[0].device_kind,
+        "chips": len(devices),
+        "parallel": flags.parallel,
+        "precision": flags.precision,
+        "phases": rows,
+    }
+    print(table(found), flush=True)
+    if flags.output:
+        pathlib.Path(flags.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def tpu_devices(topology: str) -> tuple:
+    """Stand-ins for the chips of a topology, which programs can be compiled for.
+
+    Raises:
+      UserError: libtpu is not installed.
+      UsageError: there is no such topology.
+    """
+    import importlib.util
+
+    if not re.fullmatch(r"\w+:\d+(x\d+)*", topology):
+        raise UsageError(f"--topology={topology}: expected a TPU generation and its chips, as v5e:2x2 or v5p:2x2x1")
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("libtpu is not installed: pip install -c constraints.txt -e '.[tpu]' (no TPU is needed)")
+    for name, value in _NOWHERE.items():
+        os.environ.setdefault(name, value)
+    # JAX itself runs on the CPU
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from jax.experimental import topologies
+
+    try:
+        return tuple(topologies.get_topology_desc(topology, platform="tpu").devices)
+    except Exception as error:  # of several types, by what is wrong with the name
+        said = " ".join(str(error).split())
+        raise UsageError(f"--topology={topology}: libtpu knows no such topology ({said[:160]})") from error
+
+
+def described(phase: Any, devices: tuple, parallel: str) -> dict[str, Any]:
+    """One phase's training program, compiled for `devices`, in numbers; bytes, FLOPs and seconds of one step."""
+    from experiments.hlo import totals
+    from experiments.roofline import CHIPS, SOURCE, roofline
+    from jaxdl.engine.ahead import compile_ahead
+    from jaxdl.engine.devices import Layout
+
+    began = time.perf_counter()
+    compiled = compile_ahead(phase, Layout(parallel=parallel, devices=devices), devices[0].platform)
+    found = totals(compiled.as_text() or "")
+    memory: Any = compiled.memory_analysis()
+    parts = {
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+        "program": memory.generated_code_size_in_bytes,
+    }
+    row = {
+        "phase": phase.name,
+        "flops_a_chip": found.flops,
+        "flops": found.flops * len(devices),
+        "memory_traffic_a_chip": found.bytes,
+        "memory_a_chip": {**parts, "all": sum(parts.values())},
+        "donated": memory.alias_size_in_bytes,
+        "collectives": {kind: {"count": n, "bytes": size} for kind, (n, size) in sorted(found.collectives.items())},
+        # one of them is the loop over the steps of a chunk
+        "loops_of_unknown_length": found.unknown_loops,
+        "compile_seconds": time.perf_counter() - began,
+    }
+    chip = CHIPS.get(devices[0].device_kind)
+    if chip is not None:
+        least = roofline(found, chip, len(devices))
+        times = {"compute": least.compute, "memory": least.memory, "links": least.links, "step": least.seconds}
+        row["roofline_seconds"] = {**times, "bound": least.bound}
+        row["peaks"] = {**vars(chip), "source": SOURCE}
+    return row
+
+
+def table(found: dict[str, Any]) -> str:
+    """The numbers for people."""
+    about = ("recipe", "topology", "parallel", "precision")
+    lines = [f"{name:<11} {found[name]}" for name in about]
+    lines.insert(2, f"{'chips':<11} {found['chips']} x {found['chip']}")
+    for row in found["phases"]:
+        memory = row["memory_a_chip"]
+        held = f"{size(memory['all'])} ({', '.join(f'{size(memory[n])} {n}' for n in memory if n != 'all')})"
+        sent = [f"{c['count']} {kind} ({size(c['bytes'])})" for kind, c in row["collectives"].items()]
+        lines += ["", f"phase {row['phase']}"]
+        lines += [f"  FLOPs a step   {row['flops']:.4g} ({row['flops_a_chip']:.4g} a chip; products and convolutions)"]
+        lines += [f"  memory a chip  {held}", f"  collectives    {', '.join(sent) or 'none'}"]
+        lines += [f"  HBM traffic    {size(row['memory_traffic_a_chip'])} a chip and step"]
+        if "roofline_seconds" in row:
+            least = row["roofline_seconds"]
+            times = ", ".join(f"{name} {1e6 * least[name]:.3g}" for name in ("compute", "memory", "links"))
+            lines += [f"  roofline       {1e6 * least['step']:.3g} us a step, bound by {least['bound']} (us: {times})"]
+        else:
+            lines += ["  roofline       no peaks are known of this chip"]
+        if row["loops_of_unknown_length"] > 1:
+            lines += [f"  {row['loops_of_unknown_length'] - 1} loops of unknown length, each counted as one pass"]
+    if chip := found["phases"][0].get("peaks"):
+        peaks = f"{chip['flops'] / 1e12:g} TFLOP/s bf16, {chip['memory_rate'] / 1e9:g} GB/s, {size(chip['memory'])}"
+        lines += ["", f"peaks of a chip: {peaks}, {chip['link_rate'] / 1e9:g} GB/s over links ({chip['source']})"]
+    return "\n".join(lines)
+
+
+def size(number: float) -> str:
+    """Bytes for people: "1.5 MB"."""
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.4g} GB"
+
+
+if __name__ == "__main__":
+    cli.run(main, BINARY)

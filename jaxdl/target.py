@@ -1,0 +1,30 @@
+"""Which platform programs are made for: JAX's own backend, or another one that a program is compiled for ahead of time."""
+
+import contextlib
+from collections.abc import Iterator
+
+_ahead: list[str] = []
+
+
+def target_platform() -> str:
+    """ "cpu", "gpu" or "tpu": for code that takes another form on one of them, asked while it is traced."""
+    if _ahead:
+        return _ahead[-1]
+    import jax
+
+    return jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+    """Within, `target_platform` is `platform`, whatever JAX runs on here. What JAX has traced before is forgotten,
+    because it may hold the other form."""
+    import jax
+
+    jax.clear_caches()
+    _ahead.append(platform)
+    try:
+        yield
+    finally:
+        _ahead.pop()
+        jax.clear_caches()
