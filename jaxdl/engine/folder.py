@@ -160,8 +160,8 @@ class RunFolder:
             with open(path, "r+b") as file:
                 file.truncate(end)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows of metrics.jsonl.
+    def rows(self, start: int = 0) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl, or those from number `start` on.
 
         Raises:
           UserError: if a line is no JSON.
@@ -170,7 +170,7 @@ class RunFolder:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[start:]]
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is damaged ({error}); --overwrite starts the run anew") from error
 
