@@ -1,11 +1,14 @@
 """Trains a recipe to a report, or resumes where it was: `python -m experiments.train [--recipe=NAME] [flags]`."""
 
 import dataclasses
+import io
+import os
 import shutil
 import sys
 from typing import Any
 
 from experiments import cli
+from experiments.flags import UsageError
 from jaxdl.errors import UserError
 
 SMOKE_ROWS = 128
@@ -21,6 +24,8 @@ FLAGS = (
     "precision",
     "init_from",
     "deterministic",
+    "processes",
+    "distributed",
     "smoke",
     "check",
 )
@@ -34,15 +39,35 @@ BINARY = cli.Binary(
 
 def main(arguments: cli.Arguments) -> int:
     """Trains; returns the exit code: 0, 1 if a loss was not finite, 75 after SIGTERM or Ctrl-C."""
+    from jaxdl.engine import processes
+
+    flags = arguments.flags
+    if flags.distributed == "off":
+        if flags.processes > 1:
+            raise UsageError("--processes starts several processes and --distributed=off keeps them apart: give one")
+    elif flags.processes > 1 and processes.COORDINATOR not in os.environ:
+        from experiments.spawn import spawn
+
+        return spawn(arguments, flags.processes)
+    elif processes.expected():
+        from experiments.spawn import end_with_parent
+
+        end_with_parent()
+        processes.join()
+    return _train(arguments)
+
+
+def _train(arguments: cli.Arguments) -> int:
     from experiments.reporting import header, result_block, write_reports
     from experiments.session import open_recipe
+    from jaxdl.engine import processes
     from jaxdl.engine.fit import Options, fit
     from jaxdl.engine.signals import EXIT_INTERRUPTED, Interrupted
 
     flags = arguments.flags
     config = smoke(arguments.config) if flags.smoke else arguments.config
     workdir = flags.workdir or f"runs/{'smoke/' if flags.smoke else ''}{arguments.recipe.folder}"
-    if flags.smoke and not flags.workdir:
+    if flags.smoke and not flags.workdir and processes.is_first():
         shutil.rmtree(workdir, ignore_errors=True)
     session = open_recipe(arguments.recipe, config, flags.precision, flags.init_from)
     if flags.smoke:
@@ -58,9 +83,10 @@ def main(arguments: cli.Arguments) -> int:
         overwrite=flags.overwrite,
         command=arguments.command,
     )
-    watcher = live_line(session.experiment)
-    header(session, options)
-    if flags.check:
+    watcher = live_line(session.experiment, sys.stdout if processes.is_first() else io.StringIO())
+    if processes.is_first():
+        header(session, options)
+    if flags.check and processes.is_first():
         from experiments.checks import run_checks
 
         whole = open_recipe(arguments.recipe, arguments.config, flags.precision) if flags.smoke else session
@@ -69,15 +95,19 @@ def main(arguments: cli.Arguments) -> int:
         run = fit(session.experiment, session.leaves, options, watcher)
     except Interrupted:
         watcher.close()
+        processes.leave()
         print(f"interrupted: the same command goes on from here ({workdir})", file=sys.stderr)
         return EXIT_INTERRUPTED
     watcher.close()
+    processes.leave()
+    diverged = [record for record in run.records if record["status"] == "diverged"]
+    if not processes.is_first():
+        return 1 if diverged else 0
     if not run.fresh:
         print(f"{workdir} is finished: nothing to do (--overwrite starts it anew)")
     if run.fresh or not (run.folder.path / "report.html").exists():
         write_reports(session, run)
     result_block(session, run)
-    diverged = [record for record in run.records if record["status"] == "diverged"]
     for record in diverged:
         print(
             f"error: seed {record['seed']} diverged: its loss was not finite at step {record['steps']}; the last good "
@@ -87,7 +117,7 @@ def main(arguments: cli.Arguments) -> int:
     return 1 if diverged else 0
 
 
-def live_line(experiment: Any) -> Any:
+def live_line(experiment: Any, stream: Any = None) -> Any:
     """The engine's watcher: one live line, with the newest training and validation numbers together."""
     from jaxdl.engine.progress import Progress
 
@@ -98,7 +128,7 @@ def live_line(experiment: Any) -> Any:
             newest.update({name: value for name, value in metrics.items() if "_norm/" not in name})
             super().update(step, total, newest, items_per_second)
 
-    return Live(sys.stdout, items=experiment.items)
+    return Live(stream or sys.stdout, items=experiment.items)
 
 
 def smoke(config: Any) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 
+from jaxdl.engine import processes
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.experiment import Experiment
 from jaxdl.errors import UserError
@@ -44,7 +45,8 @@ def choose_layout(experiment: Experiment, options: Options, seeds: int) -> Layou
     `auto`: on a CPU one seed after another (vmap gains nothing there); on accelerators vmap, unless seeds may end at
     different steps, which needs map.
     """
-    devices = tuple(jax.local_devices()[: options.devices or None])
+    found = jax.devices() if processes.count() > 1 else jax.local_devices()
+    devices = tuple(found[: options.devices or None])
     mode = options.seeds_mode
     uneven = any(phase.patience or phase.stop for phase in experiment.phases)
     if mode == "auto":

@@ -12,6 +12,7 @@ from importlib import metadata
 import jax
 import numpy as np
 
+from jaxdl.engine import processes
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.digest import digest
 from jaxdl.engine.position import Position
@@ -129,6 +130,7 @@ def program_facts(layout: Layout, seeds_mode: str, precision: str) -> dict:
         "fsdp": layout.fsdp,
         "seeds_mode": seeds_mode,
         "precision": precision,
+        **({"processes": processes.count()} if processes.count() > 1 else {}),
     }
 
 
