@@ -52,6 +52,10 @@ def _finished_record(path: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{path}/record.json has no {' and no '.join(missing)}: it was changed, nothing to compare")
     if record["status"] != "done":
         raise UserError(f"{path} is not finished ({record['status']}): nothing to compare")
+    if record["program"].get("processes", 1) > 1:
+        raise UserError(
+            f"{path} was trained by several processes, whose bits one alone does not repeat: not verifiable"
+        )
     return record
 
 

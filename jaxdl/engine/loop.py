@@ -43,8 +43,6 @@ class Trainer:
         self._programs: dict[tuple[int, int], Program] = {}
         self.stager = Stager(layout)
         train = experiment.train
-        if processes.count() > 1 and any(map(_streams, experiment.phases)):
-            raise UserError("several processes cannot share data that are streamed: use one process, or a smaller set")
         layout.check_batch(train.batch_size, "train.batch_size")
         if train.batch_size % (train.accumulate * layout.shards):
             raise UserError(f"train.accumulate={train.accumulate} does not divide train.batch_size={train.batch_size}")
@@ -80,11 +78,6 @@ class Trainer:
             run.begin()
             run.train()
             return run.finish()
-
-
-def _streams(phase: Phase) -> bool:
-    sources = (phase.source, *phase.evaluations.values())
-    return any(getattr(source, "streamed", False) for source in sources)
 
 
 class _Run:

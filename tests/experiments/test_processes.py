@@ -141,14 +141,14 @@ def test_streamed_data_are_refused(two):
     import numpy as np
 
     from experiments import recipe_files
-    from jaxdl.engine.loop import Trainer
+    from jaxdl.engine.options import Options, choose_layout
 
     recipe = recipe_files.load("linear_regression")
     experiment = recipe.build(recipe.config)
     stream = Streamed.of({"input": np.zeros((8, 2)), "target": np.zeros((8, 1))}, 4, shuffle=True)
     phase = dataclasses.replace(experiment.phases[0], source=stream)
     with pytest.raises(UserError, match="streamed"):
-        Trainer(dataclasses.replace(experiment, phases=(phase,)), Layout())
+        choose_layout(dataclasses.replace(experiment, phases=(phase,)), Options("nowhere"), 1)
 
 
 def test_processes_and_distributed_off_exclude_each_other(capsys, tmp_path):
