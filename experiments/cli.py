@@ -41,6 +41,12 @@ class ProgramFlags:
     precision: str = option("float32", "type that layers compute in", choices=("float32", "bfloat16"))
     init_from: str = option("", "run folder whose parameters training starts from (fine-tuning)")
     deterministic: bool = option(False, "GPU: repeat bit for bit, at some cost in speed")
+    processes: int = option(1, "train in this many processes on this machine", minimum=1)
+    distributed: str = option(
+        "auto",
+        "meet the run's other processes where SLURM, a TPU VM or --processes says so (auto)",
+        choices=("auto", "off"),
+    )
     smoke: bool = option(False, "a few steps of everything, always fresh, under runs/smoke/")
     check: bool = option(False, "run the recipe's sanity checks before training")
     input: tuple[str, ...] = option((), "file to read; repeat the flag, or list more files after it", repeated=True)
@@ -110,7 +116,10 @@ class Binary:
 
 def run(main: Callable[[Arguments], int | None], binary: Binary) -> NoReturn:
     """Runs a binary with the process's command line and leaves with its exit code; see `execute`."""
-    sys.exit(execute(main, binary, sys.argv))
+    code = execute(main, binary, sys.argv)
+    if "jaxdl.engine.processes" in sys.modules:
+        sys.modules["jaxdl.engine.processes"].end(code)
+    sys.exit(code)
 
 
 def execute(main: Callable[[Arguments], int | None], binary: Binary, argv: Sequence[str]) -> int:
@@ -162,6 +171,8 @@ def message(error: Exception) -> str:
             "out of memory: turn down --train.batch_size, --train.eval_batch_size, --seeds or the model's size, "
             "or use --precision=bfloat16"
         )
+    if "Gloo" in text and "Connection" in text:
+        return "another process of this run has ended: the same command goes on from the newest checkpoint"
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     elif not isinstance(error, (UserError, ValueError, OSError)):

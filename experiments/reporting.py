@@ -73,9 +73,10 @@ def header(session: Any, options: Any) -> None:
     """What is about to run."""
     import jax
 
+    from jaxdl.engine import processes
     from jaxdl.engine.progress import header as print_header
 
-    devices = jax.local_devices()
+    devices = jax.devices() if processes.count() > 1 else jax.local_devices()
     seeds = options.seeds
     facts = {
         "recipe": session.recipe.title,

@@ -1,11 +1,14 @@
 """Trains a recipe to a report, or resumes where it was: `python -m experiments.train [--recipe=NAME] [flags]`."""
 
 import dataclasses
+import io
+import os
 import shutil
 import sys
 from typing import Any
 
 from experiments import cli
+from experiments.flags import UsageError
 from jaxdl.errors import UserError
 
 SMOKE_ROWS = 128
@@ -21,6 +24,8 @@ FLAGS = (
     "precision",
     "init_from",
     "deterministic",
+    "processes",
+    "distributed",
     "smoke",
     "check",
 )
@@ -34,15 +39,35 @@ BINARY = cli.Binary(
 
 def main(arguments: cli.Arguments) -> int:
     """Trains; returns the exit code: 0, 1 if a loss was not finite, 75 after SIGTERM or Ctrl-C."""
+    from jaxdl.engine import processes
+
+    flags = arguments.flags
+    if flags.distributed == "off":
+        if flags.processes > 1:
+            raise UsageError("--processes starts several processes and --distributed=off keeps them apart: give one")
+    elif flags.processes > 1 and processes.COORDINATOR not in os.environ:
+        from experiments.spawn import spawn
+
+        return spawn(arguments, flags.processes)
+    elif processes.expected():
+        from experiments.spawn import end_with_parent
+
+        end_with_parent()
+        processes.join()
+    return _train(arguments)
+
+
+def _train(arguments: cli.Arguments) -> int:
     from experiments.reporting import header, result_block
     from experiments.session import open_recipe
+    from jaxdl.engine import processes
     from jaxdl.engine.fit import Options
     from jaxdl.engine.signals import EXIT_INTERRUPTED, Interrupted
 
     flags = arguments.flags
     config = smoke(arguments.config) if flags.smoke else arguments.config
     workdir = flags.workdir or f"runs/{'smoke/' if flags.smoke else ''}{arguments.recipe.folder}"
-    if flags.smoke and not flags.workdir:
+    if flags.smoke and not flags.workdir and processes.is_first():
         shutil.rmtree(workdir, ignore_errors=True)
     session = open_recipe(arguments.recipe, config, flags.precision, flags.init_from)
     if flags.smoke:
@@ -58,8 +83,9 @@ def main(arguments: cli.Arguments) -> int:
         overwrite=flags.overwrite,
         command=arguments.command,
     )
-    header(session, options)
-    if flags.check:
+    if processes.is_first():
+        header(session, options)
+    if flags.check and processes.is_first():
         from experiments.checks import run_checks
 
         whole = open_recipe(arguments.recipe, arguments.config, flags.precision) if flags.smoke else session
@@ -67,8 +93,11 @@ def main(arguments: cli.Arguments) -> int:
     try:
         run = trained(session, options)
     except Interrupted:
+        processes.leave()
         print(f"interrupted: the same command goes on from here ({workdir})", file=sys.stderr)
         return EXIT_INTERRUPTED
+    if not processes.is_first():
+        return 1 if any(record["status"] == "diverged" for record in run.records) else 0
     result_block(session, run)
     return 1 if say_diverged(run) else 0
 
@@ -80,13 +109,17 @@ def trained(session: Any, options: Any) -> Any:
       Interrupted: after SIGTERM or Ctrl-C, with the state saved.
     """
     from experiments.reporting import write_reports
+    from jaxdl.engine import processes
     from jaxdl.engine.fit import fit
 
-    watcher = live_line(session.experiment)
+    watcher = live_line(session.experiment, sys.stdout if processes.is_first() else io.StringIO())
     try:
         run = fit(session.experiment, session.leaves, options, watcher)
     finally:
         watcher.close()
+    processes.leave()
+    if not processes.is_first():
+        return run
     if not run.fresh:
         print(f"{options.workdir} is finished: nothing to do (--overwrite starts it anew)")
     if run.fresh or not (run.folder.path / "report.html").exists():
@@ -106,7 +139,7 @@ def say_diverged(run: Any) -> bool:
     return bool(diverged)
 
 
-def live_line(experiment: Any) -> Any:
+def live_line(experiment: Any, stream: Any = None) -> Any:
     """The engine's watcher: one live line, with the newest training and validation numbers together."""
     from jaxdl.engine.progress import Progress
 
@@ -117,7 +150,7 @@ def live_line(experiment: Any) -> Any:
             newest.update({name: value for name, value in metrics.items() if "_norm/" not in name})
             super().update(step, total, newest, items_per_second)
 
-    return Live(sys.stdout, items=experiment.items)
+    return Live(stream or sys.stdout, items=experiment.items)
 
 
 def smoke(config: Any) -> Any:

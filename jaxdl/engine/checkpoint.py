@@ -14,10 +14,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from jaxdl.engine.digest import digest
+from jaxdl.engine.processes import by_first, count, first_only
 from jaxdl.errors import UserError
 
 FORMAT = 1
@@ -36,12 +38,14 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, keep: int = 2, say: Callable[[str], None] = print):
         self.folder, self.keep, self.say = pathlib.Path(folder).absolute(), keep, say
 
+    @by_first
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
         if not self.folder.is_dir():
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.is_dir() and path.name.isdigit())
 
+    @first_only
     def clean(self) -> None:
         """Removes what killed saves left behind, or completes them; only for who holds the run's lock."""
         shutil.rmtree(self._removed, ignore_errors=True)
@@ -53,6 +57,7 @@ class Checkpoints:
             elif path.name.endswith(_NEW):  # whole, because Orbax renames only what is whole
                 _replace(path, self.folder / path.name.removesuffix(_NEW))
 
+    @first_only
     def remove(self) -> None:
         """Deletes all checkpoints; a kill on the way leaves all or none."""
         if self.folder.is_dir():
@@ -64,6 +69,7 @@ class Checkpoints:
     def _removed(self) -> pathlib.Path:
         return self.folder.with_name(f".{self.folder.name}.removed")
 
+    @by_first
     def save(self, step: int, arrays: dict[str, np.ndarray], metadata: dict) -> None:
         """Writes `arrays` (by name) and `metadata` (JSON) durably as checkpoint `step`, then drops the oldest ones.
 
@@ -80,7 +86,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             # the next phase may begin at the step that the last one was saved at: the old one stays until the new one is whole
             path = self.folder / f"{step}{_NEW}" if target.exists() else target
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            with _checkpointer() as checkpointer:
                 checkpointer.save(path, args=items)
             if path != target:
                 _replace(path, target)
@@ -90,6 +96,7 @@ class Checkpoints:
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.folder / str(old), ignore_errors=True)
 
+    @by_first
     def load(self, step: int) -> tuple[dict[str, np.ndarray], dict]:
         """Arrays and metadata of one checkpoint.
 
@@ -100,7 +107,7 @@ class Checkpoints:
 
         items = ocp.args.Composite(state=ocp.args.PyTreeRestore(), metadata=ocp.args.JsonRestore())
         try:
-            with _quiet_readers(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            with _quiet_readers(), _checkpointer() as checkpointer:
                 restored = checkpointer.restore(self.folder / str(step), args=items)
             arrays = {name: np.asarray(value) for name, value in restored.state.items()}
             metadata = dict(restored.metadata)
@@ -112,6 +119,7 @@ class Checkpoints:
             raise ValueError("its digest does not match its contents")
         return arrays, metadata
 
+    @by_first
     def newest(self, set_aside: bool = False) -> tuple[dict[str, np.ndarray], dict] | None:
         """The newest checkpoint that is whole; damaged ones are passed over and named; None if there is none.
 
@@ -145,6 +153,21 @@ class Checkpoints:
         aside = self.folder / f"{step}.damaged"
         shutil.rmtree(aside, ignore_errors=True)
         (self.folder / str(step)).rename(aside)
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    if count() == 1:
+        return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    # Orbax would wait for the other processes, which do not save
+    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="jaxdl")
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
+        state=ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
+        metadata=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 @contextlib.contextmanager

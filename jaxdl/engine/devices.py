@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxdl.engine import processes
 from jaxdl.engine.state import Array, PyTree, State
 from jaxdl.errors import UserError
 
@@ -40,6 +41,8 @@ class Layout:
             raise UserError("--fsdp needs --parallel=jit: pmap keeps a whole copy of the parameters on each device")
         if self.seeds_mode == "shard" and (self.parallel != "jit" or self.fsdp):
             raise UserError("--seeds_mode=shard gives each device its own seeds: use it with --parallel=jit, no --fsdp")
+        if processes.count() > 1 and (self.parallel == "pmap" or self.seeds_mode == "shard"):
+            raise UserError("several processes train together only with --parallel=jit and no --seeds_mode=shard")
 
     @property
     def shards(self) -> int:
@@ -95,7 +98,7 @@ class Layout:
         if self.seeds_mode == "shard":
             return jax.device_put(tree, NamedSharding(self.seed_mesh, PartitionSpec("seed")))
         if len(self.devices) > 1:
-            return jax.device_put(tree, self.shardings(tree))
+            return processes.put(tree, self.shardings(tree))
         return jax.device_put(tree, self.devices[0]) if self.devices else tree
 
     def place_source(self, source: PyTree) -> PyTree:
@@ -108,7 +111,7 @@ class Layout:
             spec = PartitionSpec("seed") if getattr(source, "per_seed", False) else PartitionSpec()
             return jax.device_put(source, NamedSharding(self.seed_mesh, spec))
         if len(self.devices) > 1:
-            return jax.device_put(source, NamedSharding(self.mesh, PartitionSpec()))
+            return processes.put(source, NamedSharding(self.mesh, PartitionSpec()))
         return jax.device_put(source, self.devices[0]) if self.devices else source
 
     def place_sums(self, sums: PyTree) -> PyTree:
@@ -118,7 +121,7 @@ class Layout:
         if self.seeds_mode == "shard":
             return jax.device_put(sums, NamedSharding(self.seed_mesh, PartitionSpec("seed")))
         if len(self.devices) > 1:
-            return jax.device_put(sums, NamedSharding(self.mesh, PartitionSpec()))
+            return processes.put(sums, NamedSharding(self.mesh, PartitionSpec()))
         return jax.device_put(sums, self.devices[0] if self.devices else None)
 
     def place_common(self, tree: PyTree) -> PyTree:
@@ -128,7 +131,7 @@ class Layout:
             whole = NamedSharding(self.seed_mesh, PartitionSpec())
             return jax.tree.map(lambda leaf: jax.device_put(leaf, split if np.ndim(leaf) else whole), tree)
         if len(self.devices) > 1:
-            return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+            return processes.put(tree, NamedSharding(self.mesh, PartitionSpec()))
         return jax.device_put(tree, self.devices[0] if self.devices else None)
 
     def gather(self, state: PyTree) -> PyTree:
@@ -187,7 +190,7 @@ def _key_impl(template) -> str:
 
 
 def _host(leaf) -> np.ndarray:
-    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    return processes.whole(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
 def _join_devices(array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdl.engine import processes
 from jaxdl.engine.checkpoint import Checkpoints, compare
 from jaxdl.engine.devices import Layout, typed
 from jaxdl.engine.digest import digest
@@ -40,6 +41,7 @@ class Run:
     folders: list[RunFolder] = field(default_factory=list)
 
 
+@processes.together()
 def fit(
     experiment: Experiment,
     config: dict[str, Any],
@@ -168,6 +170,7 @@ def load_networks(workdir: str) -> tuple[dict[str, np.ndarray], str]:
     return found, digest(found)
 
 
+@processes.by_first
 def _check_folder(group: RunFolder, config: dict, options: Options, experiment: Experiment) -> None:
     old = group.read_json("config.json")
     if old is None:
@@ -197,6 +200,7 @@ def _reopen(folder: RunFolder) -> None:
         folder.write_json("record.json", {**record, "status": "running"})
 
 
+@processes.by_first
 def _finished(folder: RunFolder, experiment: Experiment) -> bool:
     record, config = folder.read_json("record.json"), folder.read_json("config.json")
     if not record or not config or record.get("status") not in ("done", "diverged"):

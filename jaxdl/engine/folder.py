@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdl.engine.processes import by_first, first_only
 from jaxdl.errors import UserError
 
 FILES = ("config.json", "record.json", "metrics.jsonl", "summary.json", "report.html", "evaluation.json", ".lock")
@@ -35,6 +36,10 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
         self._lock: int | None = None
+        self._make()
+
+    @by_first
+    def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,6 +58,11 @@ class RunFolder:
           Taken: if another process has it.
           UserError: if it cannot be written.
         """
+        self._take()
+        return self
+
+    @by_first
+    def _take(self) -> None:
         try:
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -68,8 +78,8 @@ class RunFolder:
                 raise Taken(message) from error
             raise
         self._lock = descriptor
-        return self
 
+    @first_only
     def unlock(self) -> None:
         """Gives the folder back."""
         if self._lock is not None:
@@ -78,11 +88,13 @@ class RunFolder:
 
     # --- JSON files ---------------------------------------------------------------------------------------------------
 
+    @first_only
     def write_json(self, name: str, value: Any) -> None:
         """Replaces a JSON file in one move, so that a reader never sees half of it."""
         text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
         self.write_text(name, text)
 
+    @first_only
     def write_text(self, name: str, text: str) -> None:
         """Replaces a text file in one move."""
         target, temporary = self.path / name, self.path / f".{name}.{os.getpid()}"
@@ -97,12 +109,14 @@ class RunFolder:
                 temporary.unlink(missing_ok=True)
             raise _cannot_write(target, error) from error
 
+    @first_only
     def tidy(self) -> None:
         """Removes what killed writes of the files above left behind; only for who holds the run's lock."""
         for name in FILES:
             for path in self.path.glob(f".{name}.*"):
                 path.unlink(missing_ok=True)
 
+    @by_first
     def read_json(self, name: str) -> Any:
         """A JSON file's object, None if it is not there.
 
@@ -122,6 +136,7 @@ class RunFolder:
 
     # --- metrics.jsonl ------------------------------------------------------------------------------------------------
 
+    @first_only
     def append_rows(self, rows: list[Mapping[str, Any]]) -> None:
         """Adds lines to metrics.jsonl."""
         if not rows:
@@ -133,6 +148,7 @@ class RunFolder:
         except OSError as error:
             raise _cannot_write(path, error) from error
 
+    @first_only
     def sync_rows(self) -> None:
         """Makes the rows durable: a checkpoint that counts them must not outlive them."""
         path = self.path / "metrics.jsonl"
@@ -143,6 +159,7 @@ class RunFolder:
         except OSError as error:
             raise _cannot_write(path, error) from error
 
+    @by_first
     def truncate_rows(self, count: int) -> None:
         """Keeps the first `count` lines of metrics.jsonl: what came after the checkpoint that a run resumes from goes.
 
@@ -165,8 +182,9 @@ class RunFolder:
             with open(path, "r+b") as file:
                 file.truncate(end)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows of metrics.jsonl.
+    @by_first
+    def rows(self, start: int = 0) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl, or those from number `start` on.
 
         Raises:
           UserError: if a line is no JSON.
@@ -175,16 +193,18 @@ class RunFolder:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[start:]]
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is damaged ({error}); --overwrite starts the run anew") from error
 
     # --- protection ---------------------------------------------------------------------------------------------------
 
+    @by_first
     def is_run(self) -> bool:
         """Whether a run, or a group of runs over seeds, was ever started here."""
         return (self.path / "config.json").exists()
 
+    @by_first
     def clear(self) -> None:
         """Deletes a run's files and nothing else.
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.engine import processes
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout, typed
 from jaxdl.engine.executables import Executables
@@ -175,7 +176,7 @@ class _Run:
         state = self.state
         if self._keeps_best():
             state = self.program.judged(state, self.best)
-        if self.layout.axis is None:
+        if self.layout.axis is None and processes.count() == 1:
             return state
         return jax.tree.map(typed, self.layout.gather(state), self.program.template)
 
@@ -184,11 +185,11 @@ class _Run:
     def _train_phase(self) -> None:
         position = self.position
         while position.t < self.phase.steps and self._active():
-            if self.signals.pending:
+            stop, count = processes.agree(self.signals.pending, self._chunk_length())
+            if stop:
                 self._interrupt()
             began = time.perf_counter()
             compiled = self.program.compile_seconds
-            count = self._chunk_length()
             self._dispatch(count)
             evaluate, save, end = self._due()
             self._await(0 if evaluate or save or end or self.chunks < 3 else 1)
@@ -375,14 +376,14 @@ class _Run:
         metrics = [last_training_metrics(folder) for folder in self.folders]
         final: list[dict[str, float]] = [{} for _ in self.seeds]
         for split, source in {**self.phase.evaluations, **self.experiment.final}.items():
-            if self.signals.pending:
+            if processes.agree(self.signals.pending)[0]:
                 raise Interrupted
             sums = self.program.evaluate(state, self.trainer.stager.evaluation(source), self.evaluation_keys)
             for i, found in enumerate(final if split in self.experiment.final else metrics):
                 found.update({f"{split}/{name}": value for name, value in means(sums, i).items()})
         judged = self.layout.gather(state)
         for i in filter(self.position.alive, range(len(self.seeds))):
-            if self.signals.pending:
+            if processes.agree(self.signals.pending)[0]:
                 raise Interrupted
             final[i] |= judged_metrics(self.experiment, judged, i, self.seeds[i], self.program.template)
             step = self.position.best_step[i] if self._keeps_best() else self.position.global_step(i)

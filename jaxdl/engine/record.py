@@ -13,6 +13,7 @@ from importlib import metadata
 import jax
 import numpy as np
 
+from jaxdl.engine import processes
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.digest import digest
 from jaxdl.engine.position import Position
@@ -136,6 +137,7 @@ def program_facts(layout: Layout, seeds_mode: str, precision: str) -> dict:
         "fsdp": layout.fsdp,
         "seeds_mode": seeds_mode,
         "precision": precision,
+        **({"processes": processes.count()} if processes.count() > 1 else {}),
     }
 
 

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from jaxdl.engine import processes
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.executables import Executables
@@ -46,10 +47,10 @@ class SeedRuns:
         """
         trainers: dict[Layout, Trainer] = {}
         with Signals() as signals:
-            if todo and signals.pending:
+            if todo and processes.agree(signals.pending)[0]:
                 raise Interrupted
             for indices, alone in self._plan(todo):
-                if signals.pending:
+                if processes.agree(signals.pending)[0]:
                     raise Interrupted
                 layout = choose_layout(self.experiment, self.options, len(indices))
                 if layout not in trainers:
