@@ -265,8 +265,8 @@ class _Run:
         for i, folder in enumerate(self.folders):
             if not self.position.active(i):
                 continue
-            step = self.position.start[i] + t
-            folder.append_rows([{"step": step, "phase": self.phase.name, "split": split, **values[i]}])
+            about = {"step": self.position.start[i] + t, "phase": self.phase.name, "split": split}
+            folder.append_rows([about | values[i]])
             self.position.lines[i] += 1
         shown = next((i for i in range(len(self.seeds)) if self.position.active(i)), None)
         if shown is not None:
@@ -387,16 +387,16 @@ class _Run:
                 raise Interrupted
             final[i] |= judged_metrics(self.experiment, judged, i, self.seeds[i], self.program.template)
             step = self.position.best_step[i] if self._keeps_best() else self.position.global_step(i)
-            about = {"step": step, "phase": self.phase.name}
-            self.folders[i].append_rows([{**about, **row} for row in split_rows(final[i])])
-        settled = self._settled()
+            self.folders[i].append_rows(
+                [{"step": step, "phase": self.phase.name} | row for row in split_rows(final[i])]
+            )
         return Trained(
             position=self.position,
             state=self.layout.gather(self.state),
             judged=judged,
             metrics=[found | ended for found, ended in zip(metrics, final, strict=True)],
             items_per_second=self._rate,
-            seconds=settled.elapsed,
+            seconds=(settled := self._settled()).elapsed,
             compile_seconds=settled.compile,
             objective=self.phase.objective[0] if self.phase.objective else None,
         )
