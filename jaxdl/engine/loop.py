@@ -106,8 +106,6 @@ class _Run:
         self.chunks = 0
         self.saved: tuple[int, int] | None = None
 
-    # --- phases -----------------------------------------------------------------------------------------------------
-
     @property
     def phase(self) -> Phase:
         return self.experiment.phases[self.position.phase]
@@ -265,8 +263,8 @@ class _Run:
         for i, folder in enumerate(self.folders):
             if not self.position.active(i):
                 continue
-            about = {"step": self.position.start[i] + t, "phase": self.phase.name, "split": split}
-            folder.append_rows([about | values[i]])
+            step = self.position.start[i] + t
+            folder.append_rows([{"step": step, "phase": self.phase.name, "split": split, **values[i]}])
             self.position.lines[i] += 1
         shown = next((i for i in range(len(self.seeds)) if self.position.active(i)), None)
         if shown is not None:
@@ -387,16 +385,16 @@ class _Run:
                 raise Interrupted
             final[i] |= judged_metrics(self.experiment, judged, i, self.seeds[i], self.program.template)
             step = self.position.best_step[i] if self._keeps_best() else self.position.global_step(i)
-            self.folders[i].append_rows(
-                [{"step": step, "phase": self.phase.name} | row for row in split_rows(final[i])]
-            )
+            about = {"step": step, "phase": self.phase.name}
+            self.folders[i].append_rows([{**about, **row} for row in split_rows(final[i])])
+        settled = self._settled()
         return Trained(
             position=self.position,
             state=self.layout.gather(self.state),
             judged=judged,
             metrics=[found | ended for found, ended in zip(metrics, final, strict=True)],
             items_per_second=self._rate,
-            seconds=(settled := self._settled()).elapsed,
+            seconds=settled.elapsed,
             compile_seconds=settled.compile,
             objective=self.phase.objective[0] if self.phase.objective else None,
         )
