@@ -1,16 +1,20 @@
 """One compilation cache for the session, because the tests of the recipes compile the same programs several times; and one
 thread for PyTorch."""
 
+import os
+
 import jax
 import pytest
 
 
 @pytest.fixture(scope="session")
 def compilation_cache(tmp_path_factory):
-    """A fresh cache folder, also for the subprocesses that ask for it."""
+    """A fresh cache folder that all workers of this session share, also for the subprocesses that ask for it."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
-    folder = tmp_path_factory.mktemp("cache")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    folder.mkdir(exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     yield folder
