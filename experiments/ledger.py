@@ -52,6 +52,7 @@ def main(arguments: cli.Arguments) -> int:
             raise UserError("--chosen is missing: say in one sentence how the settings were chosen")
         found = entry(pathlib.Path(flags.workdir), flags.chosen, flags.published, flags.metric)
         check(found, flags.workdir)
+        found["key"] = " ".join([found["recipe"], *overrides(found["config"]), "on", found["data"]["name"]])
         results[found["key"]] = found
         RESULTS.write_text(
             json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -98,7 +99,7 @@ def entry(
     if metric and done and metric not in names:
         raise UserError(f"the run has no metric {metric!r}: it has {', '.join(names)}")
     found = {
-        "key": " ".join([config["recipe"], *overrides(config), "on", first["data"]["name"]]),
+        "key": f"{config['recipe']} on {first['data']['name']}",
         "recipe": config["recipe"],
         "data": first["data"],
         "published": published,

@@ -16,6 +16,9 @@ HERE = pathlib.Path(__file__).parent
 # those on MNIST and CIFAR-10 are the digits' tasks, many times larger (`recipes_on_devices.py NAME...` measures them)
 NAMES = [name for name in laws.recipes(variants=False) if not name.endswith(("mnist", "cifar10"))]
 TOLERANCE = 1e-5
+# of the way that the parameters go. CTC adds log-probabilities of about -120 over a hundred frames; float32 has steps of
+# 7.6e-6 there, and its gradient is their exponential (measured: 2.2e-4)
+WAY = {"connected_digits": 5e-4}
 
 
 @pytest.fixture(scope="module")
@@ -53,4 +56,5 @@ def test_eight_devices_train_like_one(recipe, way, measured):
         assert one["moved"] > 0
         # the way is the sum of the raw gradients, eight times as long if they were; float32 rounds each parameter at each
         # of the three updates of both runs by up to 2^-24 of its size
-        assert many["apart"] <= TOLERANCE * one["moved"] + 6 * 2.0**-24 * one["length"]
+        share = WAY.get(recipe, TOLERANCE)
+        assert many["apart"] <= share * one["moved"] + 6 * 2.0**-24 * one["length"]
