@@ -59,7 +59,7 @@ class Stop(Silent):
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     monkeypatch.setattr(reporting, "write_reports", lambda session, run: None)
-    monkeypatch.setattr(train, "live_line", lambda experiment: Stop(None))
+    monkeypatch.setattr(train, "live_line", lambda experiment, stream=None: Stop(None))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def place(tmp_path_factory, compilation_cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(reporting, "write_reports", lambda session, run: None)
-        patch.setattr(train, "live_line", lambda experiment: Stop(None))
+        patch.setattr(train, "live_line", lambda experiment, stream=None: Stop(None))
         assert work().run() == 1  # a row diverged
     return folder
 
@@ -142,12 +142,12 @@ def test_a_killed_table_says_what_is_half_finished_and_goes_on(copied, monkeypat
     whole = digests()
     shutil.rmtree("runs/tables/shop/plain")
     shutil.rmtree("results")
-    monkeypatch.setattr(train, "live_line", lambda experiment: Stop(20))
+    monkeypatch.setattr(train, "live_line", lambda experiment, stream=None: Stop(20))
     only = dataclasses.replace(TABLE, rows=(TABLE.row("plain"),))
     assert work(only).run() == 75
     assert "the same command goes on from here" in capsys.readouterr().err
     assert "| **half-finished**: seed 0 at step 20; **missing**: 2 of 3 seeds |" in line("plain")
-    monkeypatch.setattr(train, "live_line", lambda experiment: Stop(None))
+    monkeypatch.setattr(train, "live_line", lambda experiment, stream=None: Stop(None))
     assert work(only).run() == 0
     assert digests() == whole and "(n = 3, " in line("plain")
 
