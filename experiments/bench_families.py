@@ -135,9 +135,10 @@ def _their_texts(kind: Callable[..., Any], network: Callable[[Any], Any], config
 
 
 def _vae_config() -> Any:
-    from experiments.recipes.vae import VARIANTS
+    from experiments.recipes.vae import VARIANTS, ModelConfig
 
-    return VARIANTS["mnist"]
+    # plain layers, as other libraries have them ready
+    return dataclasses.replace(VARIANTS["mnist"], model=ModelConfig(features=(500, 500), latents=50))
 
 
 def _our_vae(config: Any) -> Any:
@@ -276,7 +277,7 @@ FAMILIES = {
         "4,096 characters",
     ),
     "torch/vae": Family(
-        "VAE 784-500-500-50-500-500-784, batch 128 (vae:mnist)",
+        "VAE 784-500-500-50-500-500-784, batch 128",
         _vae_config,
         _our_vae,
         _their_vae,
