@@ -26,18 +26,23 @@ _PARENT = "JAXDL_PARENT"
 _NOISE = re.compile(r"^([IWEF]\d{4} |\[Gloo\]|WARNING: All log messages)")
 
 
-def spawn(arguments: cli.Arguments, count: int) -> int:
+def spawn(arguments: cli.Arguments, count: int, verdict: int = 0) -> int:
     """Runs the command line in `count` processes that train together; the exit code of them all.
 
     0 if all ended well, 75 after SIGTERM or Ctrl-C, else the first failure's. Once one process fails or is killed the
     others are ended too, since they would wait for it; what went wrong is said in one line.
+
+    Args:
+      arguments: of this process.
+      count: how many.
+      verdict: an exit code of the first process that is an answer, explained by what it printed.
     """
     for attempt in range(_ATTEMPTS):
         with _Company(shlex.split(arguments.command)[1:], count, arguments.flags.debug) as company:
             index, code = company.wait()
             if code and attempt + 1 < _ATTEMPTS and company.port_was_taken():
                 continue
-            return company.report(index, code)
+            return company.report(index, code, verdict)
     raise AssertionError
 
 
@@ -127,7 +132,7 @@ class _Company:
         self.logs[0].seek(0)
         return "Failed to add port" in self.logs[0].read()
 
-    def report(self, index: int, code: int) -> int:
+    def report(self, index: int, code: int, verdict: int = 0) -> int:
         """Says what happened; the exit code for all."""
         if code in (0, EXIT_INTERRUPTED):
             for line in self.lines(0):
@@ -145,6 +150,8 @@ class _Company:
             )
             return 1
         errors = [line for k in (index, *range(self.count)) for line in self.lines(k) if line.startswith("error: ")]
+        if code == verdict and index == 0 and not errors:
+            return code
         print(
             errors[0] if errors else f"error: process {index} ended with code {code} (--debug shows why)",
             file=sys.stderr,

@@ -1,8 +1,11 @@
 """Trains a run again and compares it along the way: `python -m experiments.verify --workdir=runs/lenet5` (0 equal, 1 not)."""
 
 import dataclasses
+import io
+import os
 import pathlib
 import shlex
+import sys
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -20,9 +23,30 @@ BINARY = cli.Binary(
 
 
 def main(arguments: cli.Arguments) -> int:
-    """0 if rows, checkpoints, parameters and metrics are equal in every bit, 1 otherwise, with what differs first."""
-    from experiments.session import open_run, read_config, run_folders
+    """0 if rows, checkpoints, parameters and metrics are equal in every bit, 1 otherwise, with what differs first.
+
+    A run of several processes is trained again by as many on this machine.
+    """
+    from experiments.session import run_folders
+    from jaxdl.engine import processes
+
+    records = {seed: _finished_record(path) for seed, path in run_folders(arguments.flags.workdir)}
+    count = max(record["program"].get("processes", 1) for record in records.values())
+    if count == 1:
+        return _verify(arguments, records)
+    from experiments.spawn import end_with_parent, spawn
+
+    if processes.COORDINATOR not in os.environ:
+        return spawn(arguments, count, verdict=1)
+    end_with_parent()
+    processes.join()
+    return _verify(arguments, records)
+
+
+def _verify(arguments: cli.Arguments, records: Mapping[int, dict]) -> int:
+    from experiments.session import open_run, read_config
     from experiments.train import shortened
+    from jaxdl.engine import processes
     from jaxdl.errors import UserError
 
     workdir = arguments.flags.workdir
@@ -31,12 +55,12 @@ def main(arguments: cli.Arguments) -> int:
         raise UserError(
             f"{workdir} started from another run's parameters, which config.json does not hold: not verifiable"
         )
-    records = {seed: _finished_record(path) for seed, path in run_folders(workdir)}
     if all("--smoke" in shlex.split(record.get("command") or "") for record in records.values()):
         session = dataclasses.replace(session, experiment=shortened(session.experiment))
     equal = True
     for together in _companies(records, pathlib.Path(workdir)):
         equal &= _repeat(session, pathlib.Path(workdir), {seed: records[seed] for seed in together})
+    processes.leave()
     return 0 if equal else 1
 
 
@@ -52,10 +76,6 @@ def _finished_record(path: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{path}/record.json has no {' and no '.join(missing)}: it was changed, nothing to compare")
     if record["status"] != "done":
         raise UserError(f"{path} is not finished ({record['status']}): nothing to compare")
-    if record["program"].get("processes", 1) > 1:
-        raise UserError(
-            f"{path} was trained by several processes, whose bits one alone does not repeat: not verifiable"
-        )
     return record
 
 
@@ -70,6 +90,7 @@ def _companies(records: Mapping[int, dict], root: pathlib.Path) -> list[list[int
 def _repeat(session: Any, root: pathlib.Path, records: Mapping[int, dict]) -> bool:
     """Trains some seeds again and prints what came out; True if all are equal."""
     from experiments.train import live_line
+    from jaxdl.engine import processes
     from jaxdl.engine.comparison import Alongside, compare_runs
     from jaxdl.engine.fit import fit
     from jaxdl.engine.folder import RunFolder
@@ -79,11 +100,15 @@ def _repeat(session: Any, root: pathlib.Path, records: Mapping[int, dict]) -> bo
     with tempfile.TemporaryDirectory() as folder:
         options = _options(folder, records)
         new = {seed: pathlib.Path(folder, *([] if options.seeds is None else [f"seed{seed}"])) for seed in records}
-        live = live_line(session.experiment)
-        first = min(records)
-        watcher = Alongside(old[first], RunFolder(new[first]), live) if options.seeds is None else live
+        live = live_line(session.experiment, sys.stdout if processes.is_first() else io.StringIO())
+        first, watcher = min(records), live
+        # among several processes to read a folder in mid-run takes all of them
+        if options.seeds is None and processes.count() == 1:
+            watcher = Alongside(old[first], RunFolder(new[first]), live)
         fit(session.experiment, session.leaves, options, watcher)
         live.close()
+        if not processes.is_first():
+            return True
         for seed, record in records.items():
             found = compare_runs(old[seed], RunFolder(new[seed]))
             equal &= not found.differing
@@ -95,6 +120,7 @@ def _options(folder: str, records: Mapping[int, dict]) -> Any:
     """As the run was made: its modes, and its number of devices where there are as many."""
     import jax
 
+    from jaxdl.engine import processes
     from jaxdl.engine.fit import Options
 
     program = records[min(records)]["program"]
@@ -109,7 +135,7 @@ def _options(folder: str, records: Mapping[int, dict]) -> Any:
         parallel=program.get("parallel", "jit"),
         fsdp=program.get("fsdp", False),
         precision=program.get("precision", "float32"),
-        devices=min(devices, jax.local_device_count()),
+        devices=min(devices, jax.local_device_count() if processes.count() == 1 else jax.device_count()),
     )
 
 

@@ -142,9 +142,12 @@ class Staged(_Batches):
     Attributes:
       arrays: name -> [K, B, ...].
       start: int32 scalar, the step of the first batch.
+      split: each device holds its rows of every batch, in one global view: a batch is read as it lies, for any other row
+        order would make the devices exchange them.
     """
 
     per_seed = True  # each seed has its own order, so its own staged examples
+    batch_axis = 2  # of arrays stacked over seeds, [S, K, B, ...]
 
     arrays: dict[str, Any]
     start: Any
@@ -152,6 +155,7 @@ class Staged(_Batches):
     batch_size: int = struct.field(pytree_node=False)
     shuffle: bool = struct.field(pytree_node=False, default=False)
     transform: Any = struct.field(pytree_node=False, default=None)
+    split: bool = struct.field(pytree_node=False, default=False)
 
     def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
         """As `Resident.batch`, for steps start ... start + K - 1 and the key that was staged with."""
@@ -159,7 +163,10 @@ class Staged(_Batches):
         local = jnp.asarray(step, jnp.int32) - self.start
         taken = {}
         for name, array in self.arrays.items():
-            taken[name] = _gather(array.reshape(-1, *array.shape[2:]), local * self.batch_size + rows)
+            if self.split and shards == 1:
+                taken[name] = _whole_batch(array, local)
+            else:
+                taken[name] = _gather(array.reshape(-1, *array.shape[2:]), local * self.batch_size + rows)
         return self._finish(taken, rows, step, key)
 
     def stage(self, step: int, count: int, key: Array) -> "Staged":
@@ -198,16 +205,18 @@ class Streamed(_Batches):
         """A stream from host `arrays` (name -> [n, ...]). Raises ValueError as `Resident.of` does."""
         return cls(arrays, _common_length(arrays), batch_size, shuffle, transform, capacity)
 
-    def stage(self, step: int, count: int, key: Array) -> Staged:
+    def stage(self, step: int, count: int, key: Array, rows: tuple[int, int] | None = None) -> Staged:
         """Gathers batches step ... step + count - 1 of one key on the host.
 
         Args:
           step: first step, >= 0.
           count: number of batches, 1 ... capacity.
           key: the data key of one seed, as for `Resident.batch`.
+          rows: first and last + 1 of the rows of each batch that are wanted here; None: all.
 
         Returns:
-          A Staged with NumPy leaves (the caller places them); batches from `count` on are zeros.
+          A Staged with NumPy leaves (the caller places them), arrays [K, b, ...] of these rows; batches from `count` on
+          are zeros.
 
         Raises:
           ValueError: more batches than `capacity`.
@@ -215,15 +224,15 @@ class Streamed(_Batches):
         if not 1 <= count <= self.capacity:
             raise ValueError(f"a stage holds 1 to {self.capacity} batches, {count} were asked for")
         steps = step + np.arange(count, dtype=np.uint32)[:, None]
-        rows = np.arange(self.batch_size, dtype=np.uint32)
+        wanted = np.arange(*(rows or (0, self.batch_size)), dtype=np.uint32)
         # the key may lie on an accelerator; to read it is wanted, whatever guard the caller's loop has
         with jax.transfer_guard("allow"):
-            index = example_index(steps, rows, key, self.size, self.batch_size, self.shuffle).reshape(-1)
+            index = example_index(steps, wanted, key, self.size, self.batch_size, self.shuffle).reshape(-1)
         fetched = self.fetch(index) if callable(self.fetch) else {k: v[index] for k, v in self.fetch.items()}
         arrays = {}
         for name, values in fetched.items():
-            stack = np.zeros((self.capacity, self.batch_size, *values.shape[1:]), values.dtype)
-            stack[:count] = np.asarray(values).reshape(count, self.batch_size, *values.shape[1:])
+            stack = np.zeros((self.capacity, len(wanted), *values.shape[1:]), values.dtype)
+            stack[:count] = np.asarray(values).reshape(count, len(wanted), *values.shape[1:])
             arrays[name] = stack
         return Staged(arrays, np.int32(step), self.size, self.batch_size, self.shuffle, self.transform)
 
@@ -292,6 +301,14 @@ def _gather(array: Array, index: Array) -> Array:
         return jax.lax.dynamic_update_index_in_dim(rows, row, i, 0)
 
     return jax.lax.fori_loop(0, shape[0], copy, zeros)
+
+
+def _whole_batch(array: Array, index: Array) -> Array:
+    """`array[index]` for a scalar within bounds, in a buffer of its own as in `_gather`."""
+    if target_platform() != "cpu":
+        return jax.lax.optimization_barrier(jax.lax.dynamic_index_in_dim(array, index, keepdims=False))
+    zeros = jnp.zeros(array.shape[1:], array.dtype)
+    return jax.lax.cond(index >= 0, lambda: jax.lax.dynamic_index_in_dim(array, index, keepdims=False), lambda: zeros)
 
 
 def _position(step: Any, batch_size: int, rows: Any) -> Any:

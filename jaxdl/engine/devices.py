@@ -102,7 +102,7 @@ class Layout:
         return jax.device_put(tree, self.devices[0]) if self.devices else tree
 
     def place_source(self, source: PyTree) -> PyTree:
-        """Data arrays where the programs read them: a whole copy on each device."""
+        """Data arrays where the programs read them: a whole copy on each device, of staged batches each device's rows."""
         if source is None or not jax.tree.leaves(source):
             return source
         if self.parallel == "pmap":
@@ -110,9 +110,27 @@ class Layout:
         if self.seeds_mode == "shard":
             spec = PartitionSpec("seed") if getattr(source, "per_seed", False) else PartitionSpec()
             return jax.device_put(source, NamedSharding(self.seed_mesh, spec))
+        if len(self.devices) > 1 and hasattr(source, "batch_axis"):
+            source = source.replace(split=True)
+            axes = (None,) * source.batch_axis + (AXIS,)
+            shardings = source.replace(
+                arrays=dict.fromkeys(source.arrays, NamedSharding(self.mesh, PartitionSpec(*axes))),
+                start=NamedSharding(self.mesh, PartitionSpec()),
+            )
+            return jax.tree.map(processes.put_part, source, shardings)
         if len(self.devices) > 1:
             return processes.put(source, NamedSharding(self.mesh, PartitionSpec()))
         return jax.device_put(source, self.devices[0]) if self.devices else source
+
+    def rows(self, batch_size: int) -> tuple[int, int] | None:
+        """The rows of a global batch (first, last + 1) that this process's devices read; None: all."""
+        if processes.count() == 1:
+            return None
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        parts = [
+            index[0].indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()
+        ]
+        return min(part[0] for part in parts), max(part[1] for part in parts)
 
     def place_sums(self, sums: PyTree) -> PyTree:
         """Metric sums [S] where the training program returns them."""

@@ -22,12 +22,12 @@ def evaluate_streamed(program: "Program", state: State, source: Any, keys: np.nd
       source: streamed, in evaluation order.
       keys: key data [S, 2] of the seeds' evaluation streams.
     """
-    sums = None
+    sums, rows = None, program.layout.rows(source.batch_size)
     for start in range(0, source.num_batches, source.capacity):
         count = min(source.capacity, source.num_batches - start)
-        staged = stage_seeds(source, start, count, keys)
+        staged = stage_seeds(source, start, count, keys, rows)
         if sums is None:
-            sums = _zeros(program, staged)
+            sums = _zeros(program, staged if rows is None else stage_seeds(source, 0, 1, keys))
         common = program.layout.place_common((keys, np.int32(start), np.int32(count)))
         arguments = (state, sums, program.layout.place_source(staged), *common)
         name = ("evaluate part", start == 0, jax.tree.structure(staged))
@@ -36,9 +36,9 @@ def evaluate_streamed(program: "Program", state: State, source: Any, keys: np.nd
     return program.host_sums(sums)
 
 
-def stage_seeds(source: Any, start: int, count: int, keys: np.ndarray) -> Any:
-    """Stages of all seeds, stacked: leaves [S, ...] on the host."""
-    parts = [source.stage(start, count, jax.random.wrap_key_data(key)) for key in keys]
+def stage_seeds(source: Any, start: int, count: int, keys: np.ndarray, rows: tuple[int, int] | None = None) -> Any:
+    """Stages of all seeds, stacked: leaves [S, ...] on the host; of each batch the `rows` from ... to, or all."""
+    parts = [source.stage(start, count, jax.random.wrap_key_data(key), rows) for key in keys]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
 
 

@@ -52,8 +52,6 @@ def choose_layout(experiment: Experiment, options: Options, seeds: int) -> Layou
     `auto`: on a CPU one seed after another (vmap gains nothing there); on accelerators vmap, unless seeds may end at
     different steps, which needs map.
     """
-    if processes.count() > 1 and _streams(experiment):
-        raise UserError("several processes cannot share data that are streamed: use one process, or a smaller set")
     found = jax.devices() if processes.count() > 1 else jax.local_devices()
     devices = tuple(found[: options.devices or None])
     mode = options.seeds_mode
@@ -66,10 +64,3 @@ def choose_layout(experiment: Experiment, options: Options, seeds: int) -> Layou
         count = max(n for n in range(1, len(devices) + 1) if seeds % n == 0)
         devices = devices[:count]
     return Layout("map" if mode == "loop" else mode, options.parallel, devices, options.fsdp)
-
-
-def _streams(experiment: Experiment) -> bool:
-    sources = [*experiment.final.values()]
-    for phase in experiment.phases:
-        sources += [phase.source, *phase.evaluations.values()]
-    return any(getattr(source, "streamed", False) for source in sources)

@@ -196,6 +196,15 @@ def put(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(_put, tree, shardings)
 
 
+def put_part(part: np.ndarray, sharding: Any) -> Any:
+    """The array of which each process holds the part that its devices need; `part` where this is the only process."""
+    import jax
+
+    if _group.count == 1:
+        return jax.device_put(part, sharding)
+    return jax.make_array_from_process_local_data(sharding, np.asarray(part))
+
+
 def whole(array: Any) -> np.ndarray:
     """A host copy of an array that may lie on the devices of several processes."""
     import jax

@@ -59,4 +59,5 @@ class Stager:
         return staged
 
     def _read(self, source, t: int, count: int, keys: np.ndarray):
-        return self.layout.place_source(stage_seeds(source, t, count, keys))
+        rows = self.layout.rows(source.batch_size)
+        return self.layout.place_source(stage_seeds(source, t, count, keys, rows))

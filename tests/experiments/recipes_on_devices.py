@@ -1,12 +1,13 @@
-"""Run on eight forced CPU devices: three steps of recipes on one device, on eight in jit and on eight in pmap.
+"""Run on eight forced CPU devices: three steps of recipes on one device, on eight in jit and in pmap, and of four seeds.
 
 `python recipes_on_devices.py NAME...` prints one JSON a recipe: {"recipe", "phases": {phase: {way: numbers}}} or
-{"recipe", "error"}.
+{"recipe", "error"}. A recipe that hangs is given up after PATIENCE seconds.
 """
 
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -20,6 +21,8 @@ from jaxdl.engine.devices import Layout
 from jaxdl.engine.program import Program, means, stream
 
 STEPS = 3
+SEEDS = (0, 1, 2, 3)
+PATIENCE = 300
 # so that three steps of batches which eight devices share do all that a step can do
 SETTINGS = {
     "char_gpt": {"train.batch_size": 16},
@@ -30,35 +33,38 @@ SETTINGS = {
 
 
 def ways():
-    """The three layouts."""
+    """Layout and seeds of each way; seed 0 is in all of them."""
     devices = tuple(jax.devices())
     assert len(devices) == 8
     return {
-        "one": Layout(devices=devices[:1]),
-        "jit": Layout(devices=devices),
-        "pmap": Layout(devices=devices, parallel="pmap"),
+        "one": (Layout(devices=devices[:1]), SEEDS[:1]),
+        "jit": (Layout(devices=devices), SEEDS[:1]),
+        "pmap": (Layout(devices=devices, parallel="pmap"), SEEDS[:1]),
+        "vmap": (Layout(devices=devices[:1], seeds_mode="vmap"), SEEDS),
     }
 
 
-def trained(phase, layout, fresh):
-    """Metrics of each of three steps from the canonical state `fresh`, and the parameters after them, flat."""
-    program = Program(phase, layout, 1)
+def trained(phase, layout, seeds):
+    """Of seed 0: the parameters at the start, the metrics of each of three steps, and the parameters after them, flat."""
+    program = Program(phase, layout, len(seeds))
+    fresh = program.init(stream(seeds, "init", 0))
+    start = flat(jax.tree.map(np.asarray, fresh))
     state = layout.place(fresh, program.template)
     source = layout.place_source(phase.source)
-    keys = stream((0,), "data", 0), stream((0,), "step", 0)
-    zero, one = np.zeros(1, np.int32), np.ones(1, np.int32)
+    keys = stream(seeds, "data", 0), stream(seeds, "step", 0)
+    zero, one = np.zeros(len(seeds), np.int32), np.ones(len(seeds), np.int32)
     rows = []
     for _ in range(STEPS):
         state, sums, bad = program.train(state, program.zero_sums(), source, *keys, zero, one)
-        assert program.host_bad(bad)[0] < 0  # waits too: several CPU devices must have no queue
+        assert (program.host_bad(bad) < 0).all()  # waits too: several CPU devices must have no queue
         rows.append(means(program.host_sums(sums), 0))
-    return rows, flat(layout.gather(state))
+    return start, rows, flat(layout.gather(state))
 
 
 def flat(state):
-    """All parameters of a state as one vector."""
+    """All parameters of the first seed of a state as one vector."""
     leaves = jax.tree.leaves({name: net.params for name, net in state.nets.items()})
-    return np.concatenate([np.ravel(leaf) for leaf in leaves]).astype(np.float64)
+    return np.concatenate([np.ravel(leaf[0]) for leaf in leaves]).astype(np.float64)
 
 
 def agreement(recipe):
@@ -67,11 +73,9 @@ def agreement(recipe):
     found = {}
     made = laws.session(recipe, SETTINGS.get(recipe.partition(":")[0]), steps=STEPS, sgd=True)
     for phase in made.experiment.phases:
-        fresh = Program(phase, Layout(devices=tuple(jax.devices()[:1])), 1).init(stream((0,), "init", 0))
-        fresh = jax.tree.map(jax.numpy.array, fresh)  # each way donates its own copy
-        start, numbers = flat(fresh), {}
-        for way, layout in ways().items():
-            rows, end = trained(phase, layout, fresh)
+        numbers = {}
+        for way, (layout, seeds) in ways().items():
+            start, rows, end = trained(phase, layout, seeds)
             norms = {"length": float(np.linalg.norm(end)), "moved": float(np.linalg.norm(end - start))}
             numbers[way] = {"rows": rows, **norms, "end": end}
         one = numbers["one"]["end"]
@@ -81,16 +85,24 @@ def agreement(recipe):
     return found
 
 
+def gives_up(number, frame):
+    """Ends a recipe that hangs; where Python does not run, the test's own timeout does."""
+    raise TimeoutError(f"nothing came within {PATIENCE} s")
+
+
 def main(names):
     """One line a recipe."""
+    signal.signal(signal.SIGALRM, gives_up)
     # all three ways are compiled alike; optimised programs take twice as long to compile
     jax.config.update("jax_disable_most_optimizations", True)
     for recipe in names:
         began = time.process_time()
+        signal.alarm(PATIENCE)
         try:
             found = {"phases": agreement(recipe)}
         except Exception as error:  # the others go on; the test tells
             found = {"error": f"{type(error).__name__}: {error}"}
+        signal.alarm(0)
         print(json.dumps({"recipe": recipe, **found, "seconds": time.process_time() - began}), flush=True)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,6 @@ import time
 import pytest
 
 from experiments import cli, spawn, train
-from jaxdl.data.source import Streamed
 from jaxdl.engine import processes
 from jaxdl.engine.devices import Layout
 from jaxdl.errors import UserError
@@ -121,6 +121,37 @@ def test_killed_and_interrupted_processes_go_on_to_the_same_bits(whole, tmp_path
     assert run.rows() == whole.rows()
 
 
+def test_verify_trains_them_again(whole, compilation_cache, tmp_path):
+    known = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
+    changed = tmp_path / "changed"
+    shutil.copytree(whole.folder, changed)
+    record = json.loads((changed / "record.json").read_text())
+    (changed / "record.json").write_text(json.dumps({**record, "params_digest": "0" * 64}))
+    for folder, code, said in ((whole.folder, 0, "seed 0: equal"), (changed, 1, "seed 0: different in params_digest")):
+        command = [sys.executable, "-m", "experiments.verify", f"--workdir={folder}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **known})
+        assert (done.returncode, done.stderr) == (code, "") and said in done.stdout
+
+
+def test_streamed_data_are_read_by_those_whose_devices_need_them(tmp_path, compilation_cache):
+    """Two processes that read half of each batch train like one that reads it whole, and neither reads more."""
+    known = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
+    rows = {}
+    for count in (1, 2):
+        command = [sys.executable, str(pathlib.Path(__file__).parent / "streamed_run.py"), str(count), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **known})
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / str(count) / "metrics.jsonl").read_text().splitlines()
+        rows[count] = [json.loads(line) for line in lines]
+        read = json.loads((tmp_path / f"read{count}.json").read_text())
+        assert read == {"train": 32 // count, "validation": 32 // count}
+    assert len(rows[1]) == len(rows[2]) > 8
+    for one, two in zip(rows[1], rows[2], strict=True):
+        names = [name for name in one if name not in ("phase", "split")]
+        assert [one["split"], *sorted(one)] == [two["split"], *sorted(two)]
+        assert [one[name] for name in names] == pytest.approx([two[name] for name in names], rel=1e-5, abs=1e-5)
+
+
 # --- without starting any ----------------------------------------------------------------------------------------------
 
 
@@ -133,22 +164,6 @@ def test_what_several_processes_cannot_do_is_refused(two):
     for options in ({"parallel": "pmap"}, {"seeds_mode": "shard"}):
         with pytest.raises(UserError, match="--parallel=jit"):
             Layout(**options)
-
-
-def test_streamed_data_are_refused(two):
-    import dataclasses
-
-    import numpy as np
-
-    from experiments import recipe_files
-    from jaxdl.engine.options import Options, choose_layout
-
-    recipe = recipe_files.load("linear_regression")
-    experiment = recipe.build(recipe.config)
-    stream = Streamed.of({"input": np.zeros((8, 2)), "target": np.zeros((8, 1))}, 4, shuffle=True)
-    phase = dataclasses.replace(experiment.phases[0], source=stream)
-    with pytest.raises(UserError, match="streamed"):
-        choose_layout(dataclasses.replace(experiment, phases=(phase,)), Options("nowhere"), 1)
 
 
 def test_processes_and_distributed_off_exclude_each_other(capsys, tmp_path):

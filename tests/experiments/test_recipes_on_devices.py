@@ -1,4 +1,5 @@
-"""Every recipe trains on eight devices as on one: in jit and in pmap, three steps of each phase."""
+"""Every recipe trains on eight devices as on one, in jit and in pmap, and among four vmapped seeds as alone: three steps
+of each phase."""
 
 import json
 import os
@@ -39,9 +40,9 @@ def measured():
 
 
 @pytest.mark.timeout(1600)
-@pytest.mark.parametrize("way", ["jit", "pmap"])
+@pytest.mark.parametrize("way", ["jit", "pmap", "vmap"])
 @pytest.mark.parametrize("recipe", NAMES)
-def test_eight_devices_train_like_one(recipe, way, measured):
+def test_eight_devices_and_four_seeds_train_like_one(recipe, way, measured):
     if why := laws.missing(recipe):
         pytest.skip(why)
     found = measured[recipe]

@@ -77,7 +77,6 @@ def test_one_changed_row_and_one_changed_array_are_named(copy, capsys):
     [
         (lambda record: {**record, "status": "interrupted"}, "is not finished (interrupted)"),
         (lambda record: {name: record[name] for name in record if name != "program"}, "has no program"),
-        (lambda record: {**record, "program": {**record["program"], "processes": 2}}, "by several processes"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(copy, change, said, capsys):
