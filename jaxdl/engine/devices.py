@@ -127,9 +127,8 @@ class Layout:
         if processes.count() == 1:
             return None
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
-        parts = [
-            index[0].indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()
-        ]
+        held = [index or () for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
+        parts = [index[0].indices(batch_size) for index in held]
         return min(part[0] for part in parts), max(part[1] for part in parts)
 
     def place_sums(self, sums: PyTree) -> PyTree:
