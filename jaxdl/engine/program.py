@@ -161,7 +161,7 @@ class Program:
         batch = read() if getattr(source, "plain", False) else _apart(read, step >= 0)
         if self.layout.axis:
             return batch
-        if self.layout.shards > 1:
+        if self.layout.meshed:
             split = NamedSharding(self.layout.mesh, PartitionSpec(AXIS))
             batch = jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, split), batch)
         return batch
@@ -294,7 +294,7 @@ class Program:
         if layout.axis:
             axes = (0,) * placed + (None,) * common
             return jax.pmap(function, AXIS, in_axes=axes, donate_argnums=donate, devices=list(layout.devices))
-        if layout.shards == 1:
+        if not layout.meshed:
             return jax.jit(function, donate_argnums=donate)
         whole = NamedSharding(layout.mesh, PartitionSpec())
         state = layout.shardings(self.template)
