@@ -145,7 +145,8 @@ def described(phase: Any, layout: Any) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """The numbers for people."""
     about = ("recipe", "topology", "parallel", "fsdp", "model_parallel", "precision")
-    lines = [f"{name:<14} {found[name]}" for name in about if found[name] not in (False, 1)]
+    left_out = {"fsdp": False, "model_parallel": 1}
+    lines = [f"{name:<14} {found[name]}" for name in about if found[name] != left_out.get(name)]
     lines.insert(2, f"{'chips':<14} {found['chips']} x {found['chip']}")
     for row in found["phases"]:
         memory = row["memory_a_chip"]

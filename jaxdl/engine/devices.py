@@ -57,7 +57,9 @@ class Layout:
         if self.model_parallel > 1 and (self.parallel != "jit" or self.seeds_mode == "shard"):
             raise UserError("--model_parallel splits each example's work: use --parallel=jit and no --seeds_mode=shard")
         if len(self.devices) % self.model_parallel:
-            raise UserError(f"--model_parallel={self.model_parallel} does not divide {len(self.devices)} devices")
+            raise UserError(
+                f"--model_parallel={self.model_parallel} does not divide the number of devices, {len(self.devices)}"
+            )
         if processes.count() > 1 and (self.parallel == "pmap" or self.seeds_mode == "shard"):
             raise UserError("several processes train together only with --parallel=jit and no --seeds_mode=shard")
 
@@ -102,6 +104,20 @@ class Layout:
             return NamedSharding(self.mesh, self._spec(field, "/".join(map(part_name, path)), leaf))
 
         return jax.tree_util.tree_map_with_path(sharding, state)
+
+    def gathered(self, nets: PyTree) -> PyTree:
+        """Networks of one seed, in a traced program, with whole parameters where FSDP keeps them split: without the
+        constraint XLA may gather activations in their place, at each layer."""
+        if not self.fsdp or not self.meshed:
+            return nets
+
+        def gather(path, leaf):
+            spec = PartitionSpec(*self._model_axes("/".join(map(part_name, path)), leaf.shape))
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, spec))
+
+        return {
+            name: net.replace(params=jax.tree_util.tree_map_with_path(gather, net.params)) for name, net in nets.items()
+        }
 
     def _spec(self, field: str, name: str, leaf) -> PartitionSpec:
         if field == "local":

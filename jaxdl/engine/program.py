@@ -174,6 +174,7 @@ class Program:
         step = state.step
         batch = self._batch(source, step - start, jax.random.wrap_key_data(data_key))
         key = jax.random.fold_in(jax.random.wrap_key_data(step_key), step)
+        state = state.replace(nets=self.layout.gathered(state.nets))
         state, metrics = self.device_task.step(state, batch, key)
         metrics = self._sum_devices(metrics)
         finite = jnp.all(jnp.array([jnp.isfinite(mean.total) for mean in metrics.values()]))
