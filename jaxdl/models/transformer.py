@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.sharding import PartitionSpec as P
 
-from jaxdl.errors import UserError
+from jaxdl.models.partition import transformer_rules
 from jaxdl.nn.activations import get_activation
 from jaxdl.nn.attention import KeyValue, MultiHeadAttention, causal_mask, over_positions, padding_mask
 from jaxdl.nn.dropout import Dropout
@@ -24,20 +23,6 @@ Array = jax.Array
 Rate = Array | float | None
 
 STD = 0.02
-
-# Tensor parallelism (Megatron-LM: Shoeybi et al. 2019, section 3): devices share heads and hidden units. Kernels into them
-# are column-parallel, those back into the residual stream row-parallel, so that each sublayer needs one all-reduce; biases
-# after it, layer norms and positions are whole. Vectors of tokens are shared by vocabulary; one that does not divide stays
-# whole (by features instead, each layer would gather its input). (end of the path, PartitionSpec)
-_PARTITION_RULES = (
-    ("(query_key_value|key_value)/kernel", P(None, None, "model")),
-    ("(query_key_value|key_value)/bias", P(None, "model")),
-    ("(query|hidden)/kernel", P(None, "model")),
-    ("(query|hidden)/bias", P("model")),
-    ("output/kernel", P("model", None)),
-    ("(source_|target_)?embedding/embedding", P("model", None)),
-    ("scores/kernel", P(None, "model")),
-)
 
 
 class FeedForward(nn.Module):
@@ -92,16 +77,6 @@ class Shape:
     positions: str = "learned"
     dropout: float = 0.0
     dtype: Any = None
-
-    def partition_rules(self, parts: int) -> tuple:
-        """How `parts` devices share the parameters of a model of such blocks, see `jaxdl.engine.devices.Layout`.
-
-        Raises:
-          UserError: the heads cannot be shared out evenly.
-        """
-        if self.heads % parts:
-            raise UserError(f"--model_parallel={parts} does not divide the {self.heads} heads of each attention")
-        return _PARTITION_RULES
 
 
 class Block(nn.Module):
@@ -245,8 +220,8 @@ class TransformerLM(nn.Module):
         return self._read(tokens, train=train, dropout=dropout)[0]
 
     def partition_rules(self, parts: int) -> tuple:
-        """See `Shape.partition_rules`."""
-        return self.shape.partition_rules(parts)
+        """See `jaxdl.models.partition`."""
+        return transformer_rules(self.shape.heads, parts)
 
     def prefill(self, tokens: Array) -> tuple[Array, Cache]:
         """Logits [B, V] of the token after `tokens` [B, P], and a cache to go on with.
@@ -364,8 +339,8 @@ class EncoderDecoder(nn.Module):
         return self._write(before, memory, mask, train=train, dropout=dropout)[0]
 
     def partition_rules(self, parts: int) -> tuple:
-        """See `Shape.partition_rules`."""
-        return self.shape.partition_rules(parts)
+        """See `jaxdl.models.partition`."""
+        return transformer_rules(self.shape.heads, parts)
 
     def read(self, source: Array, train: bool = False, dropout: Rate = None) -> Memory:
         """What the decoder needs of sources [B, S]."""
