@@ -38,6 +38,9 @@ class ProgramFlags:
     )
     parallel: str = option("jit", "how several devices share one run", choices=("jit", "pmap"))
     fsdp: bool = option(False, "split parameters over the devices; needs --parallel=jit")
+    model_parallel: int = option(
+        1, "tensor parallelism of Transformers: devices that share each layer; needs --parallel=jit", minimum=1
+    )
     precision: str = option("float32", "type that layers compute in", choices=("float32", "bfloat16"))
     init_from: str = option("", "run folder whose parameters training starts from (fine-tuning)")
     deterministic: bool = option(False, "GPU: repeat bit for bit, at some cost in speed")

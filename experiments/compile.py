@@ -37,9 +37,9 @@ class CompileOptions:
 
 BINARY = cli.Binary(
     program="compile",
-    summary="Compiles a recipe's training step for a TPU topology, data-parallel over its chips, without having one: "
-    "FLOPs, memory, collectives and the roofline time of a step, for each phase.",
-    flags=("recipe", "parallel", "precision"),
+    summary="Compiles a recipe's training step for a TPU topology, data-parallel over its chips (tensor-parallel too with "
+    "--model_parallel), without having one: FLOPs, memory, collectives and the roofline time of a step, for each phase.",
+    flags=("recipe", "parallel", "fsdp", "model_parallel", "precision"),
     options=CompileOptions,
 )
 
@@ -47,17 +47,28 @@ BINARY = cli.Binary(
 def main(arguments: cli.Arguments) -> int:
     """Compiles each phase's training program and prints a table."""
     from experiments.session import open_recipe
+    from jaxdl.engine.devices import Layout
+    from jaxdl.engine.options import partition_rules
 
     flags = arguments.flags
     devices = tpu_devices(flags.topology)
     session = open_recipe(arguments.recipe, arguments.config, flags.precision)
-    rows = [described(phase, devices, flags.parallel) for phase in session.experiment.phases]
+    layout = Layout(
+        parallel=flags.parallel,
+        devices=devices,
+        fsdp=flags.fsdp,
+        model_parallel=flags.model_parallel,
+        rules=partition_rules(session.experiment, flags.model_parallel),
+    )
+    rows = [described(phase, layout) for phase in session.experiment.phases]
     found = {
         "recipe": arguments.recipe.title,
         "topology": flags.topology,
         "chip": devices[0].device_kind,
         "chips": len(devices),
         "parallel": flags.parallel,
+        "fsdp": flags.fsdp,
+        "model_parallel": flags.model_parallel,
         "precision": flags.precision,
         "phases": rows,
     }
@@ -93,15 +104,15 @@ def tpu_devices(topology: str) -> tuple:
         raise UsageError(f"--topology={topology}: libtpu knows no such topology ({said[:160]})") from error
 
 
-def described(phase: Any, devices: tuple, parallel: str) -> dict[str, Any]:
-    """One phase's training program, compiled for `devices`, in numbers; bytes, FLOPs and seconds of one step."""
+def described(phase: Any, layout: Any) -> dict[str, Any]:
+    """One phase's training program, compiled for a layout of chips, in numbers; bytes, FLOPs and seconds of one step."""
     from experiments.hlo import totals
     from experiments.roofline import CHIPS, SOURCE, roofline
     from jaxdl.engine.ahead import compile_ahead
-    from jaxdl.engine.devices import Layout
 
+    devices = layout.devices
     began = time.perf_counter()
-    compiled = compile_ahead(phase, Layout(parallel=parallel, devices=devices), devices[0].platform)
+    compiled = compile_ahead(phase, layout, devices[0].platform)
     found = totals(compiled.as_text() or "")
     memory: Any = compiled.memory_analysis()
     parts = {
@@ -133,9 +144,10 @@ def described(phase: Any, devices: tuple, parallel: str) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """The numbers for people."""
-    about = ("recipe", "topology", "parallel", "precision")
-    lines = [f"{name:<11} {found[name]}" for name in about]
-    lines.insert(2, f"{'chips':<11} {found['chips']} x {found['chip']}")
+    about = ("recipe", "topology", "parallel", "fsdp", "model_parallel", "precision")
+    left_out = {"fsdp": False, "model_parallel": 1}
+    lines = [f"{name:<14} {found[name]}" for name in about if found[name] != left_out.get(name)]
+    lines.insert(2, f"{'chips':<14} {found['chips']} x {found['chip']}")
     for row in found["phases"]:
         memory = row["memory_a_chip"]
         held = f"{size(memory['all'])} ({', '.join(f'{size(memory[n])} {n}' for n in memory if n != 'all')})"

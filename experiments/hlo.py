@@ -62,12 +62,14 @@ class Totals:
       flops: of matrix products and convolutions, two for each multiplication with its addition.
       bytes: to and from main memory.
       collectives: kind -> (how many, bytes of the larger of what goes in and what comes out, all together).
+      groups: kind -> {devices that take part in one: bytes}; 0 devices stands for all.
       unknown_loops: loops whose length the text does not tell; each is counted as one pass.
     """
 
     flops: float = 0.0
     bytes: float = 0.0
     collectives: dict[str, tuple[int, float]] = field(default_factory=dict)
+    groups: dict[str, dict[int, float]] = field(default_factory=dict)
     unknown_loops: int = 0
 
     def add(self, other: "Totals", times: int = 1) -> None:
@@ -78,6 +80,10 @@ class Totals:
         for kind, (count, size) in other.collectives.items():
             before = self.collectives.get(kind, (0, 0.0))
             self.collectives[kind] = (before[0] + times * count, before[1] + times * size)
+        for kind, parts in other.groups.items():
+            own = self.groups.setdefault(kind, {})
+            for devices, size in parts.items():
+                own[devices] = own.get(devices, 0.0) + times * size
 
 
 def totals(text: str) -> Totals:
@@ -168,12 +174,13 @@ class _Counter:
         found = Totals(bytes=self._bytes(i, operands))
         if i.opcode == "fusion" and (called := i.called("calls")):
             inner = self.of(called)
-            found.flops, found.collectives = inner.flops, dict(inner.collectives)
+            found.add(Totals(flops=inner.flops, collectives=inner.collectives, groups=inner.groups))
         elif i.opcode in ("dot", "convolution"):
             found.flops = _dot_flops(i, operands) if i.opcode == "dot" else _convolution_flops(i, operands)
         kind = i.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
-            found.collectives = {kind: (1, _moved(i, operands))}
+            moved = _moved(i, operands)
+            found.collectives, found.groups = {kind: (1, moved)}, {kind: {_group(i): moved}}
         return found
 
     def _loop(self, i: Instruction) -> Totals:
@@ -263,6 +270,19 @@ def _moved(i: Instruction, operands: list[Instruction]) -> float:
     if i.opcode in ("all-gather-start", "collective-permute-start"):  # their result names the operand too
         result = max(result - given, given)
     return max(given, result)
+
+
+def _group(i: Instruction) -> int:
+    """How many devices take part in a collective; 0: all. XLA writes [groups,devices], lists, or axes of a mesh."""
+    if shape := re.search(r"replica_groups=\[\d+,(\d+)\]", i.attributes):
+        return int(shape[1])
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", i.attributes):
+        return len(listed[1].split(","))
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", i.attributes)
+    if mesh is None:
+        return 0
+    sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh[1]))
+    return math.prod(int(part or sizes[name]) for name, part in re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", mesh[2]))
 
 
 def _dot_flops(i: Instruction, operands: list[Instruction]) -> float:

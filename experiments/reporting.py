@@ -69,19 +69,16 @@ class View:
         return [self.records[i]["metrics"][metric] for i in self.done if metric in self.records[i]["metrics"]]
 
 
-def header(session: Any, options: Any) -> None:
+def header(session: Any, options: Any, layout: Any) -> None:
     """What is about to run."""
-    import jax
-
-    from jaxdl.engine import processes
     from jaxdl.engine.progress import header as print_header
 
-    devices = jax.devices() if processes.count() > 1 else jax.local_devices()
-    seeds = options.seeds
+    devices, seeds = layout.devices, options.seeds
+    mesh = f" ({layout.shards} data x {layout.model_parallel} model)" if layout.model_parallel > 1 else ""
     facts = {
         "recipe": session.recipe.title,
         **session.experiment.facts,
-        "devices": f"{len(devices)} x {devices[0].device_kind}, {options.parallel}, {options.precision}",
+        "devices": f"{len(devices)} x {devices[0].device_kind}{mesh}, {options.parallel}, {options.precision}",
         "seed": str(options.seed)
         if seeds is None
         else f"{options.seed} to {options.seed + seeds - 1} ({options.seeds_mode})",

@@ -57,9 +57,13 @@ def roofline(totals: Totals, chip: Chip, chips: int) -> Roofline:
     Args:
       totals: of one chip's program.
       chip: its peaks.
-      chips: how many take part in each collective.
+      chips: how many there are.
     """
-    sent = sum(sent_bytes(kind, size, chips) for kind, (_, size) in totals.collectives.items())
+    sent = sum(
+        sent_bytes(kind, size, devices or chips)
+        for kind, parts in totals.groups.items()
+        for devices, size in parts.items()
+    )
     # one direction: what a chip sends, it receives as much of at the same time
     return Roofline(totals.flops / chip.flops, totals.bytes / chip.memory_rate, sent / (chip.link_rate / 2))
 

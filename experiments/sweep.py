@@ -20,6 +20,7 @@ FLAGS = (
     "seeds_mode",
     "parallel",
     "fsdp",
+    "model_parallel",
     "precision",
     "init_from",
     "deterministic",
@@ -94,7 +95,7 @@ class Sweep:
         self.arguments, self.opened, self.axes, self.root = arguments, opened, axes, root
         flags = arguments.flags
         self.seeds = range(flags.seed, flags.seed + (flags.seeds or 1))
-        names = ("seed", "seeds_mode", "parallel", "fsdp", "precision")
+        names = ("seed", "seeds_mode", "parallel", "fsdp", "model_parallel", "precision")
         self.options = {name: getattr(flags, name) for name in names}
         self.options |= {"seeds": len(self.seeds), "command": arguments.command}
 

@@ -173,7 +173,7 @@ def run(job: Job) -> bool:
     """
     from experiments.reporting import header
     from experiments.train import say_diverged, trained
-    from jaxdl.engine.fit import Options
+    from jaxdl.engine.options import Options, choose_layout
 
     check_folder(job)
     session = open_row(job.row, job.plan, job.smoke, job.data_dir, job.package)
@@ -184,7 +184,7 @@ def run(job: Job) -> bool:
         precision=job.plan.precision,
         command=job.command,
     )
-    header(session, options)
+    header(session, options, choose_layout(session.experiment, options, options.seeds or 1))
     return not say_diverged(trained(session, options))
 
 

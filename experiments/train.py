@@ -21,6 +21,7 @@ FLAGS = (
     "seeds_mode",
     "parallel",
     "fsdp",
+    "model_parallel",
     "precision",
     "init_from",
     "deterministic",
@@ -61,7 +62,7 @@ def _train(arguments: cli.Arguments) -> int:
     from experiments.reporting import header, result_block
     from experiments.session import open_recipe
     from jaxdl.engine import processes
-    from jaxdl.engine.fit import Options
+    from jaxdl.engine.options import Options, choose_layout
     from jaxdl.engine.signals import EXIT_INTERRUPTED, Interrupted
 
     flags = arguments.flags
@@ -79,12 +80,15 @@ def _train(arguments: cli.Arguments) -> int:
         seeds_mode=flags.seeds_mode,
         parallel=flags.parallel,
         fsdp=flags.fsdp,
+        model_parallel=flags.model_parallel,
         precision=flags.precision,
         overwrite=flags.overwrite,
         command=arguments.command,
     )
+    # says here already what the devices cannot do
+    layout = choose_layout(session.experiment, options, options.seeds or 1)
     if processes.is_first():
-        header(session, options)
+        header(session, options, layout)
     if flags.check and processes.is_first():
         from experiments.checks import run_checks
 

@@ -134,6 +134,7 @@ def _options(folder: str, records: Mapping[int, dict]) -> Any:
         seeds_mode="vmap" if vmapped else "auto",
         parallel=program.get("parallel", "jit"),
         fsdp=program.get("fsdp", False),
+        model_parallel=program.get("model_parallel", 1),
         precision=program.get("precision", "float32"),
         devices=min(devices, jax.local_device_count() if processes.count() == 1 else jax.device_count()),
     )

@@ -48,7 +48,7 @@ def _arguments(program: Program) -> tuple:
     source = _described_source(program)
     if layout.axis:
         return (*_per_device(layout, (program.template, sums, source)), *common)
-    if layout.shards == 1:
+    if not layout.meshed:
         return _placed((program.template, sums, source, *common), SingleDeviceSharding(layout.devices[0]))
     whole = NamedSharding(layout.mesh, PartitionSpec())
     state = jax.tree.map(_with_sharding, program.template, layout.shardings(program.template))

@@ -5,6 +5,7 @@ A State in the engine always has a leading seed axis `S`. On the host it is cano
 """
 
 import functools
+import re
 from dataclasses import dataclass
 
 import jax
@@ -13,11 +14,15 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdl.engine import processes
+from jaxdl.engine.digest import part_name
 from jaxdl.engine.state import Array, PyTree, State
 from jaxdl.errors import UserError
 
 AXIS = "data"
+MODEL_AXIS = "model"
 FSDP_SMALLEST = 1024
+# (end of a parameter's path as a regular expression, PartitionSpec), see `Layout.rules`
+Rules = tuple[tuple[str, PartitionSpec], ...]
 
 
 @dataclass(frozen=True)
@@ -28,26 +33,45 @@ class Layout:
       seeds_mode: "map" (one seed after another inside the program), "vmap" or "shard" (seeds spread over the devices).
       parallel: "jit" (one global view) or "pmap" (per-device programs).
       devices: the devices that take part; data is split over them unless seeds are.
-      fsdp: keep each parameter split over the devices (jit only).
+      fsdp: keep each parameter split over the devices that data are split over (jit only).
+      model_parallel: N, devices that share the parameters and the work of each example (jit only). The devices are a
+        mesh of (number of devices) / N x N.
+      rules: which axis of which parameter N devices share: the first rule whose pattern matches the end of the path
+        "nets/model/params/blocks_0/feed_forward/hidden/kernel" gives the PartitionSpec of the leaf without its seed axis.
+        Optimiser moments and averages end in the same path, so they lie where their parameter does. What no rule names,
+        and what N does not divide, lies whole on each of the N.
     """
 
     seeds_mode: str = "map"
     parallel: str = "jit"
     devices: tuple = ()
     fsdp: bool = False
+    model_parallel: int = 1
+    rules: Rules = ()
 
     def __post_init__(self):
         if self.fsdp and self.parallel != "jit":
             raise UserError("--fsdp needs --parallel=jit: pmap keeps a whole copy of the parameters on each device")
         if self.seeds_mode == "shard" and (self.parallel != "jit" or self.fsdp):
             raise UserError("--seeds_mode=shard gives each device its own seeds: use it with --parallel=jit, no --fsdp")
+        if self.model_parallel > 1 and (self.parallel != "jit" or self.seeds_mode == "shard"):
+            raise UserError("--model_parallel splits each example's work: use --parallel=jit and no --seeds_mode=shard")
+        if len(self.devices) % self.model_parallel:
+            raise UserError(
+                f"--model_parallel={self.model_parallel} does not divide the number of devices, {len(self.devices)}"
+            )
         if processes.count() > 1 and (self.parallel == "pmap" or self.seeds_mode == "shard"):
             raise UserError("several processes train together only with --parallel=jit and no --seeds_mode=shard")
 
     @property
     def shards(self) -> int:
-        """How many devices share one batch."""
-        return 1 if self.seeds_mode == "shard" else max(1, len(self.devices))
+        """In how many parts a batch is split."""
+        return 1 if self.seeds_mode == "shard" else max(1, len(self.devices) // self.model_parallel)
+
+    @property
+    def meshed(self) -> bool:
+        """Whether programs are one global view of several devices."""
+        return self.parallel == "jit" and self.seeds_mode != "shard" and len(self.devices) > 1
 
     @property
     def axis(self) -> str | None:
@@ -57,8 +81,8 @@ class Layout:
     @functools.cached_property
     def mesh(self) -> Mesh:
         """The global view's devices as ("data", "model")."""
-        devices = np.array(self.devices).reshape(-1, 1)
-        return Mesh(devices, (AXIS, "model"), axis_types=(AxisType.Auto,) * 2)
+        devices = np.array(self.devices).reshape(-1, self.model_parallel)
+        return Mesh(devices, (AXIS, MODEL_AXIS), axis_types=(AxisType.Auto,) * 2)
 
     @functools.cached_property
     def seed_mesh(self) -> Mesh:
@@ -68,27 +92,53 @@ class Layout:
     def check_batch(self, batch_size: int, name: str) -> None:
         """Raises UserError where a batch cannot be split evenly over the devices."""
         if batch_size % self.shards:
-            raise UserError(f"{name}={batch_size} does not divide over {self.shards} devices: choose a multiple")
+            what = "devices" if self.model_parallel == 1 else f"groups of {self.model_parallel} devices"
+            raise UserError(f"{name}={batch_size} does not divide over {self.shards} {what}: choose a multiple")
 
     def shardings(self, state: PyTree) -> PyTree:
         """NamedSharding of each leaf of a stacked State, or of some of its networks (jit on several devices)."""
         whole = isinstance(state, State)
 
         def sharding(path, leaf):
-            return NamedSharding(self.mesh, self._rule(path[0].name if whole else "nets", leaf))
+            field = path[0].name if whole else "nets"
+            return NamedSharding(self.mesh, self._spec(field, "/".join(map(part_name, path)), leaf))
 
         return jax.tree_util.tree_map_with_path(sharding, state)
 
-    def _rule(self, field: str, leaf) -> PartitionSpec:
+    def gathered(self, nets: PyTree) -> PyTree:
+        """Networks of one seed, in a traced program, with whole parameters where FSDP keeps them split: without the
+        constraint XLA may gather activations in their place, at each layer."""
+        if not self.fsdp or not self.meshed:
+            return nets
+
+        def gather(path, leaf):
+            spec = PartitionSpec(*self._model_axes("/".join(map(part_name, path)), leaf.shape))
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, spec))
+
+        return {
+            name: net.replace(params=jax.tree_util.tree_map_with_path(gather, net.params)) for name, net in nets.items()
+        }
+
+    def _spec(self, field: str, name: str, leaf) -> PartitionSpec:
         if field == "local":
             return PartitionSpec(None, AXIS)
-        if not self.fsdp or field not in ("nets", "extra") or leaf.size // max(1, leaf.shape[0]) < FSDP_SMALLEST:
+        if field not in ("nets", "extra") or leaf.ndim == 0:
             return PartitionSpec()
-        sizes = [(size, axis) for axis, size in enumerate(leaf.shape) if axis > 0 and size % self.shards == 0]
-        if not sizes:
-            return PartitionSpec()
-        _, axis = max(sizes)
-        return PartitionSpec(*(AXIS if i == axis else None for i in range(leaf.ndim)))
+        axes = [None, *self._model_axes(name, leaf.shape[1:])]
+        if self.fsdp and leaf.size // max(1, leaf.shape[0]) >= FSDP_SMALLEST:
+            free = [axis for axis in range(1, leaf.ndim) if axes[axis] is None and leaf.shape[axis] % self.shards == 0]
+            if free:
+                axes[max(free, key=lambda axis: (leaf.shape[axis], axis))] = AXIS
+        return PartitionSpec(*axes) if any(axes) else PartitionSpec()
+
+    def _model_axes(self, name: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+        """The mesh axis of each axis of a leaf by `rules`."""
+        found = (spec for pattern, spec in self.rules if re.search(f"(?:^|/)(?:{pattern})$", name))
+        spec = next(found, PartitionSpec())
+        fits = len(spec) == len(shape) and all(
+            axis is None or size % self.model_parallel == 0 for axis, size in zip(spec, shape, strict=True)
+        )
+        return tuple(spec) if fits else (None,) * len(shape)
 
     def place(self, tree: PyTree, template: PyTree) -> PyTree:
         """A canonical State (or its networks) in this layout; `template` tells which leaves are random keys."""

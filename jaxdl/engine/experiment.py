@@ -19,7 +19,9 @@ class Task(Protocol):
     A task may also have
       `probe(state, batch, key) -> Metrics`: diagnostics of one training batch (gradient norms), run at each evaluation;
       `predict(state, batch) -> dict[str, Array]`: outputs [B, ...] for evaluate, predict and the report;
-      `items_per_step`: how many items one step handles, where they are not the rows of a batch.
+      `items_per_step`: how many items one step handles, where they are not the rows of a batch;
+      `partition_rules(parts) -> Rules`: which parameters `parts` devices share (`jaxdl.engine.devices.Layout.rules`); a
+        UserError where so many cannot, () where none can.
     """
 
     @property

@@ -1,11 +1,12 @@
 """How an experiment is run: where, which seeds, on which devices."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
 from jaxdl.engine import processes
-from jaxdl.engine.devices import Layout
+from jaxdl.engine.devices import Layout, Rules
 from jaxdl.engine.experiment import Experiment
 from jaxdl.errors import UserError
 
@@ -21,6 +22,7 @@ class Options:
       seeds_mode: auto, loop, map, vmap or shard.
       parallel: jit or pmap.
       fsdp: keep parameters split over the devices.
+      model_parallel: how many devices share the parameters and the work of each example.
       precision: float32 or bfloat16, as the experiment was built with (recorded).
       overwrite: delete the run that lies in `workdir` first.
       command: what was typed, for the record.
@@ -33,6 +35,7 @@ class Options:
     seeds_mode: str = "auto"
     parallel: str = "jit"
     fsdp: bool = False
+    model_parallel: int = 1
     precision: str = "float32"
     overwrite: bool = False
     command: str = ""
@@ -63,4 +66,24 @@ def choose_layout(experiment: Experiment, options: Options, seeds: int) -> Layou
     if mode == "shard":
         count = max(n for n in range(1, len(devices) + 1) if seeds % n == 0)
         devices = devices[:count]
-    return Layout("map" if mode == "loop" else mode, options.parallel, devices, options.fsdp)
+    rules = partition_rules(experiment, options.model_parallel)
+    mode = "map" if mode == "loop" else mode
+    return Layout(mode, options.parallel, devices, options.fsdp, options.model_parallel, rules)
+
+
+def partition_rules(experiment: Experiment, parts: int) -> Rules:
+    """How the tasks of all phases split their parameters over `parts` devices; nothing for one.
+
+    Raises:
+      UserError: a task has no rules, or they do not allow so many parts.
+    """
+    if parts == 1:
+        return ()
+    found: list = []
+    for phase in experiment.phases:
+        task: Any = phase.task
+        rules = task.partition_rules(parts) if hasattr(task, "partition_rules") else ()
+        if not rules:
+            raise UserError(f"--model_parallel: the model of {experiment.name} has no rules for it; leave the flag out")
+        found += [rule for rule in rules if rule not in found]
+    return tuple(found)

@@ -163,7 +163,7 @@ class Program:
         batch = read() if getattr(source, "plain", False) else _apart(read, step >= 0)
         if self.layout.axis:
             return batch
-        if self.layout.shards > 1:
+        if self.layout.meshed:
             split = NamedSharding(self.layout.mesh, PartitionSpec(AXIS))
             batch = jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, split), batch)
         return batch
@@ -176,6 +176,7 @@ class Program:
         step = state.step
         batch = self._batch(source, step - start, jax.random.wrap_key_data(data_key))
         key = jax.random.fold_in(jax.random.wrap_key_data(step_key), step)
+        state = state.replace(nets=self.layout.gathered(state.nets))
         state, metrics = self.device_task.step(state, batch, key)
         metrics = self._sum_devices(metrics)
         finite = jnp.all(jnp.array([jnp.isfinite(mean.total) for mean in metrics.values()]))
@@ -296,7 +297,7 @@ class Program:
         if layout.axis:
             axes = (0,) * placed + (None,) * common
             return jax.pmap(function, AXIS, in_axes=axes, donate_argnums=donate, devices=list(layout.devices))
-        if layout.shards == 1:
+        if not layout.meshed:
             return jax.jit(function, donate_argnums=donate)
         whole = NamedSharding(layout.mesh, PartitionSpec())
         state = layout.shardings(self.template)

@@ -135,6 +135,7 @@ def program_facts(layout: Layout, seeds_mode: str, precision: str) -> dict:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "parallel": layout.parallel,
         "fsdp": layout.fsdp,
+        **({"model_parallel": layout.model_parallel} if layout.model_parallel > 1 else {}),
         "seeds_mode": seeds_mode,
         "precision": precision,
         **({"processes": processes.count()} if processes.count() > 1 else {}),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxdl.models.partition import transformer_rules
 from jaxdl.nn.activations import get_activation
 from jaxdl.nn.attention import KeyValue, MultiHeadAttention, causal_mask, over_positions, padding_mask
 from jaxdl.nn.dropout import Dropout
@@ -218,6 +219,10 @@ class TransformerLM(nn.Module):
         """
         return self._read(tokens, train=train, dropout=dropout)[0]
 
+    def partition_rules(self, parts: int) -> tuple:
+        """See `jaxdl.models.partition`."""
+        return transformer_rules(self.shape.heads, parts)
+
     def prefill(self, tokens: Array) -> tuple[Array, Cache]:
         """Logits [B, V] of the token after `tokens` [B, P], and a cache to go on with.
 
@@ -332,6 +337,10 @@ class EncoderDecoder(nn.Module):
         memory = self.read(source, train, dropout)
         mask = causal_mask(before.shape[1], before.shape[1])
         return self._write(before, memory, mask, train=train, dropout=dropout)[0]
+
+    def partition_rules(self, parts: int) -> tuple:
+        """See `jaxdl.models.partition`."""
+        return transformer_rules(self.shape.heads, parts)
 
     def read(self, source: Array, train: bool = False, dropout: Rate = None) -> Memory:
         """What the decoder needs of sources [B, S]."""

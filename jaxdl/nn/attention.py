@@ -106,14 +106,19 @@ class MultiHeadAttention(nn.Module):
     dtype: Any = None
 
     def setup(self):
-        def project(parts: int, init: Initializer) -> nn.Dense:
-            return nn.Dense(parts * self.features, self.use_bias, self.dtype, kernel_init=init)
+        def project(init: Initializer) -> nn.Dense:
+            return nn.Dense(self.features, self.use_bias, self.dtype, kernel_init=init)
+
+        def project_together(parts: int) -> nn.DenseGeneral:
+            # one product, but kernels [D, parts, D]: a part of the last axis holds the same heads of each
+            features = (parts, self.features)
+            return nn.DenseGeneral(features, use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init)
 
         if self.memory:
-            self.query, self.key_value = project(1, self.kernel_init), project(2, self.kernel_init)
+            self.query, self.key_value = project(self.kernel_init), project_together(2)
         else:
-            self.query_key_value = project(3, self.kernel_init)
-        self.output = project(1, self.output_init)
+            self.query_key_value = project_together(3)
+        self.output = project(self.output_init)
         self.drop = Dropout(0.0)
 
     def __call__(
@@ -143,8 +148,7 @@ class MultiHeadAttention(nn.Module):
             query = split_heads(over_positions(self.query, x), self.heads)
             assert memory is not None, "attention to a memory needs one"
         else:
-            parts = jnp.split(over_positions(self.query_key_value, x), 3, axis=-1)
-            query, keys, values = (split_heads(part, self.heads) for part in parts)
+            query, keys, values = self._heads(self.query_key_value, x)
             if self.positions == "rotary":
                 places = jnp.asarray(start) + jnp.arange(x.shape[1])
                 query, keys = rotary(query, places), rotary(keys, places)
@@ -160,8 +164,12 @@ class MultiHeadAttention(nn.Module):
 
     def read(self, memory: Array) -> KeyValue:
         """Keys and values of a memory [B, S, D], to be computed once for all queries."""
-        keys, values = jnp.split(over_positions(self.key_value, memory), 2, axis=-1)
-        return KeyValue(split_heads(keys, self.heads), split_heads(values, self.heads))
+        return KeyValue(*self._heads(self.key_value, memory))
+
+    def _heads(self, project: nn.DenseGeneral, x: Array) -> list[Array]:
+        """[B, T, D] -> [B, H, T, d] for each part that is projected together."""
+        y = over_positions(project, x)
+        return [split_heads(part[..., 0, :], self.heads) for part in jnp.split(y, y.shape[-2], axis=-2)]
 
 
 class AdditiveAttention(nn.Module):
@@ -208,4 +216,4 @@ def over_positions(layer: Callable[[Array], Array], x: Array) -> Array:
     The gradient by its weights then is a product of two matrices, which XLA:CPU would otherwise transpose first.
     """
     y = layer(x.reshape(-1, x.shape[-1]))
-    return y.reshape(*x.shape[:-1], -1)
+    return y.reshape(*x.shape[:-1], *y.shape[1:])

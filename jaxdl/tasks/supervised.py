@@ -104,6 +104,10 @@ class Supervised:
         net = state.nets[NET]
         return state if net.ema is None else state.replace(nets={NET: net.holding(*net.ema)})
 
+    def partition_rules(self, parts: int) -> tuple:
+        """The model's own, () where it has none; see `Task`."""
+        return self.model.partition_rules(parts) if hasattr(self.model, "partition_rules") else ()
+
     def predict(self, state: State, batch: Batch) -> dict[str, Array]:
         """What the network says of each row, in float32."""
         return self.predictions(self._apply(state.nets[NET], batch))

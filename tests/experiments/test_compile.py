@@ -61,6 +61,18 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert found.flops == 5 * 2 * 8 * 16 * 16
     # the scalar of the all-reduce's result is counted, though its operand is not in this text
     assert found.collectives == {"all-gather": (5, 5 * 16 * 16 * 4.0), "all-reduce": (5, 5 * (8 * 16 * 4 + 4.0))}
+    assert found.groups == {"all-gather": {4: 5 * 16 * 16 * 4.0}, "all-reduce": {0: 5 * (8 * 16 * 4 + 4.0)}}
+    mesh = "mesh['a'=2,'b'=4]"
+    for written, devices in (
+        ("[4,2]<=[2,2,2]T(1,0,2)", 2),
+        ("{{0,2},{1,3}}", 2),
+        (mesh + " {'b'}", 4),
+        (mesh + ", device_ids=([2,4]T(1,0)) {'a','b'}", 8),
+        (mesh + " {'b':(1)2}", 2),
+    ):
+        other = hlo.totals(LOOP.replace("[1,4]<=[4]", written))
+        assert other.groups["all-gather"] == {devices: 5 * 16 * 16 * 4.0}
+        assert other.collectives == found.collectives
     assert found.unknown_loops == 0
     row = 128 * 4 + 128 * 4 + 4  # of the table only the row, written once, and the index
     gather, dot = 8 * 16 * 4, 2 * 8 * 16 * 4  # what is in the chip's own memory, S(1), does not count
@@ -140,12 +152,14 @@ def test_a_scan_of_products_is_counted_in_full():
 
 def test_the_roofline_is_the_slowest_part():
     chip = Chip(flops=100.0, memory_rate=10.0, memory=1.0, link_rate=4.0)
-    totals = hlo.Totals(flops=300.0, bytes=20.0, collectives={"all-reduce": (2, 8.0), "all-gather": (1, 4.0)})
+    totals = hlo.Totals(flops=300.0, bytes=20.0, groups={"all-reduce": {0: 8.0}, "all-gather": {0: 4.0}})
     least = roofline(totals, chip, 4)
     assert (least.compute, least.memory) == (3.0, 2.0)
     # an all-reduce sends 2 (n-1)/n of its bytes, an all-gather (n-1)/n, in one direction of the links
     assert least.links == (2 * 8 * 3 / 4 + 4 * 3 / 4) / 2.0
     assert (least.seconds, least.bound) == (7.5, "links")
+    pairs = roofline(hlo.Totals(groups={"all-reduce": {2: 8.0}}), chip, 4)
+    assert pairs.links == 2 * 8 * 1 / 2 / 2.0  # each chip of two sends its half twice
     assert roofline(hlo.Totals(flops=300.0), chip, 4).bound == "compute"
     assert sent_bytes("collective-permute", 8.0, 4) == 8.0
     assert CHIPS["TPU v5 lite"].flops == 197e12 and CHIPS["TPU v5 lite"].memory_rate == 819e9

@@ -64,8 +64,10 @@ def test_the_module_equals_pytorchs_multihead_attention(memory):
     theirs = torch.nn.MultiheadAttention(D, H, batch_first=True)
     names = ("query", "key_value") if memory else ("query_key_value",)
     with torch.no_grad():
-        for kind, target in (("kernel", theirs.in_proj_weight), ("bias", theirs.in_proj_bias)):
-            target.copy_(torch.tensor(np.concatenate([np.asarray(params[name][kind]).T for name in names])))
+        for kind, target, axes in (("kernel", theirs.in_proj_weight, (D, -1)), ("bias", theirs.in_proj_bias, (-1,))):
+            # ours are [D, parts, D] and [parts, D] where several parts are projected together
+            flat = [np.asarray(params[name][kind]).reshape(axes).T for name in names]
+            target.copy_(torch.tensor(np.concatenate(flat)))
         theirs.out_proj.weight.copy_(torch.tensor(np.asarray(params["output"]["kernel"]).T))
         theirs.out_proj.bias.copy_(torch.tensor(np.asarray(params["output"]["bias"])))
     source = torch.tensor(m if memory else x)

@@ -1,10 +1,12 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from jaxdl.models.lenet import LeNet5
 from jaxdl.models.mlp import MLP
 from jaxdl.models.resnet import CifarResNet
+from jaxdl.nn.attention import MultiHeadAttention
 from jaxdl.nn.summary import layer_table
 
 
@@ -28,3 +30,15 @@ def test_rows_of_lenet_are_those_of_the_arithmetic():
 def test_parameters_add_up_to_those_of_the_model(model, shape):
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones(shape), train=False))["params"]
     assert sum(r.parameters for r in layer_table(model, shape)) == sum(p.size for p in jax.tree.leaves(params))
+
+
+def test_projections_made_together_count_as_one_product():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return MultiHeadAttention(16, 4, name="attention")(x)[0]
+
+    rows = {row.path: row for row in layer_table(Model(), (2, 5, 16))}
+    assert rows["attention/query_key_value"].parameters == 3 * (16 * 16 + 16)
+    assert rows["attention/query_key_value"].flops == 5 * 3 * (2 * 16 * 16 + 16)
+    assert rows["attention/output"].flops == 5 * (2 * 16 * 16 + 16)
