@@ -1,4 +1,4 @@
-"""Measures jaxdl on this machine: `python -m experiments.bench --suite=cpu|families|seeds|startup`."""
+"""Measures jaxdl on this machine: `python -m experiments.bench --suite=cpu|families|recipes|scaling|seeds|startup|gpu`."""
 
 import dataclasses
 import time
@@ -6,17 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments import bench_cpu, bench_families, bench_seeds, bench_startup, cli
+from experiments import bench_cpu, bench_families, bench_gpu, bench_profile, bench_seeds, bench_startup, cli
 from experiments.bench_measure import BUSY, CLOCKS
 from experiments.flags import UsageError, option
 from experiments.nearest import did_you_mean
+from jaxdl.errors import UserError
 
 SUITES = {
     "cpu": bench_cpu.CASES,
     "families": bench_families.CASES,
     "seeds": bench_seeds.CASES,
     "startup": bench_startup.CASES,
+    "gpu": bench_gpu.CASES,
 }
+# their cases are processes of their own, so that this one must not take the accelerator
+JOBS = ("gpu",)
+PROFILED = ("cpu", "families", "gpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +31,7 @@ class BenchFlags:
     suite: str = option("cpu", "what is measured", choices=tuple(SUITES))
     cases: tuple[str, ...] = option((), "only these cases, or groups of them (torch, overhead/mlp_64)")
     repeats: int = option(0, "pairs of measurements of each case; 0: what is usual for it", minimum=0)
-    seconds: float = option(0.5, "suites cpu and families: about how long one measurement takes", minimum=0.001)
+    seconds: float = option(0.5, "about how long one measurement takes (not suites seeds, startup)", minimum=0.001)
     clock: str = option(
         "wall", "suite families: wall, or processor time of one thread, for a machine that others use", choices=CLOCKS
     )
@@ -36,6 +41,9 @@ class BenchFlags:
         minimum=1,
         maximum=bench_seeds.SEEDS,
     )
+    budget: float = option(600.0, "suite gpu: seconds for all cases together", minimum=1.0)
+    tiny: bool = option(False, "suite gpu: every case at toy size on any device, to see that it works")
+    profile: bool = option(False, f"also trace a few steps of each case (suites {', '.join(PROFILED)})")
     output: str = option("", "JSON file; where not set: experiments/results/bench-SUITE.json")
 
 
@@ -46,19 +54,24 @@ measurement to a JSON file. What is compared takes turns, and a ratio is the med
 
 Suites: cpu (training throughput against PyTorch where it is installed, convolutions inside the loop, the engine's
 overhead), families (training throughput of the other families against PyTorch, scikit-learn and Stable-Baselines3),
-seeds (many seeds in one command), startup (time to the first step, --help, the first command). Give the machine nothing
-else to do meanwhile. The suites seeds and startup need mnist and cifar10 prepared (TFDS_DATA_DIR).""",
+seeds (many seeds in one command), startup (time to the first step, --help, the first command), gpu (what a GPU must
+reach: ResNet-50, GPT-2, many seeds in one program; at most ten minutes). Give the machine nothing else to do meanwhile.
+The suites seeds and startup need mnist and cifar10 prepared (TFDS_DATA_DIR).""",
     options=BenchFlags,
 )
 
 
 def main(arguments: cli.Arguments) -> int:
     """Measures a suite; 0 also where a bar is missed."""
-    from experiments.bench_measure import cores_in_use, document, facts_of_machine, table, write
+    from experiments.bench_measure import cores_in_use, document, table, write
 
     flags = arguments.flags
     cases = chosen(flags.suite, flags.cases)
-    machine = facts_of_machine() | {"clock": flags.clock}
+    if flags.profile and flags.suite not in PROFILED:
+        raise UsageError(f"--profile belongs to the suites {', '.join(PROFILED)}, not to {flags.suite}")
+    if flags.tiny and flags.suite != "gpu":
+        raise UsageError("--tiny belongs to --suite=gpu")
+    machine = facts_of(flags) | {"clock": flags.clock} | ({"tiny": True} if flags.tiny else {})
     print(f"{machine['cpu']}, {machine['threads']} threads", flush=True)
     if (machine["cores_in_use"] or 0.0) > BUSY and flags.clock == "wall":
         print(
@@ -70,10 +83,43 @@ def main(arguments: cli.Arguments) -> int:
         found.append(result)
         print(f"{time.perf_counter() - began:6.0f} s  {result.case}", flush=True)
     machine["cores_in_use_after"] = cores_in_use()
-    path = Path(flags.output or f"experiments/results/bench-{flags.suite}.json")
+    path = output(flags)
     write(path, document(flags.suite, arguments.command, machine, found, time.perf_counter() - began))
     print(f"\n{table(found)}\n\nwritten: {path}")
+    if flags.profile:
+        print(bench_profile.how_to_open(traces(flags)))
     return 0
+
+
+def facts_of(flags: Any) -> dict[str, Any]:
+    """What the results file says of the machine.
+
+    Raises:
+      UserError: the suite needs a GPU and JAX sees none.
+    """
+    from experiments.bench_measure import facts_of_machine
+    from experiments.bench_process import job
+
+    if flags.suite not in JOBS:
+        return facts_of_machine()
+    found = job("bench_measure:facts_of_machine", {})
+    if flags.suite == "gpu" and not flags.tiny and found["platform"] != "gpu":
+        raise UserError(
+            f"--suite=gpu needs a GPU, and JAX sees only: {found['platform']} (pip install -c constraints.txt -e '.[gpu]' "
+            "on a machine that has one); --tiny runs every case at toy size without one"
+        )
+    return found
+
+
+def output(flags: Any) -> Path:
+    """Where the JSON file goes; toy sizes are never written among the results by themselves."""
+    where = "runs/bench-gpu-tiny.json" if flags.tiny else f"experiments/results/bench-{flags.suite}.json"
+    return Path(flags.output or where)
+
+
+def traces(flags: Any) -> Path:
+    """Where --profile writes."""
+    return Path("runs") / "bench-profile" / flags.suite
 
 
 def chosen(suite: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -92,12 +138,15 @@ def chosen(suite: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _run(flags: Any, cases: tuple[str, ...]) -> Iterator[Any]:
+    folder = str(traces(flags)) if flags.profile else ""
     if flags.suite == "cpu":
-        return bench_cpu.run(cases, flags.repeats, flags.seconds)
+        return bench_cpu.run(cases, flags.repeats, flags.seconds, folder)
     if flags.suite == "families":
-        return bench_families.run(cases, flags.repeats, flags.seconds, flags.clock)
+        return bench_families.run(cases, flags.repeats, flags.seconds, flags.clock, folder)
     if flags.suite == "seeds":
         return bench_seeds.run(cases, flags.repeats, flags.singles)
+    if flags.suite == "gpu":
+        return bench_gpu.run(cases, flags.repeats, flags.seconds, flags.budget, flags.tiny, folder)
     return bench_startup.run(cases, flags.repeats)
 
 
