@@ -2,11 +2,22 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import bench_cpu, bench_families, bench_gpu, bench_profile, bench_seeds, bench_startup, cli
+from experiments import (
+    bench_cpu,
+    bench_families,
+    bench_gpu,
+    bench_profile,
+    bench_recipes,
+    bench_scaling,
+    bench_seeds,
+    bench_startup,
+    cli,
+    recipe_files,
+)
 from experiments.bench_measure import BUSY, CLOCKS
 from experiments.flags import UsageError, option
 from experiments.nearest import did_you_mean
@@ -17,11 +28,13 @@ SUITES = {
     "families": bench_families.CASES,
     "seeds": bench_seeds.CASES,
     "startup": bench_startup.CASES,
+    "recipes": bench_recipes.CASES,
+    "scaling": bench_scaling.CASES,
     "gpu": bench_gpu.CASES,
 }
 # their cases are processes of their own, so that this one must not take the accelerator
-JOBS = ("gpu",)
-PROFILED = ("cpu", "families", "gpu")
+JOBS = ("recipes", "scaling", "gpu")
+PROFILED = ("cpu", "families", "recipes", "gpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +42,9 @@ class BenchFlags:
     """Flags of `bench` alone."""
 
     suite: str = option("cpu", "what is measured", choices=tuple(SUITES))
-    cases: tuple[str, ...] = option((), "only these cases, or groups of them (torch, overhead/mlp_64)")
+    cases: tuple[str, ...] = option(
+        (), "only these cases, or groups of them (torch, overhead/mlp_64); suite recipes: any"
+    )
     repeats: int = option(0, "pairs of measurements of each case; 0: what is usual for it", minimum=0)
     seconds: float = option(0.5, "about how long one measurement takes (not suites seeds, startup)", minimum=0.001)
     clock: str = option(
@@ -54,16 +69,18 @@ measurement to a JSON file. What is compared takes turns, and a ratio is the med
 
 Suites: cpu (training throughput against PyTorch where it is installed, convolutions inside the loop, the engine's
 overhead), families (training throughput of the other families against PyTorch, scikit-learn and Stable-Baselines3),
-seeds (many seeds in one command), startup (time to the first step, --help, the first command), gpu (what a GPU must
-reach: ResNet-50, GPT-2, many seeds in one program; at most ten minutes). Give the machine nothing else to do meanwhile.
-The suites seeds and startup need mnist and cifar10 prepared (TFDS_DATA_DIR).""",
+seeds (many seeds in one command), startup (time to the first step, --help, the first command), recipes (one of each
+family, or those of --cases: speed, compilation, start with cold and warm caches, FLOPs, MFU, memory), scaling (a step's
+time against seeds, batch, width, length, devices, with figures), gpu (what a GPU must reach: ResNet-50, GPT-2, airbench,
+many seeds in one program; at most ten minutes). Give the machine nothing else to do meanwhile. The suites seeds and
+startup need mnist and cifar10 prepared (TFDS_DATA_DIR).""",
     options=BenchFlags,
 )
 
 
 def main(arguments: cli.Arguments) -> int:
     """Measures a suite; 0 also where a bar is missed."""
-    from experiments.bench_measure import cores_in_use, document, table, write
+    from experiments.bench_measure import cores_in_use, document, write
 
     flags = arguments.flags
     cases = chosen(flags.suite, flags.cases)
@@ -79,13 +96,14 @@ def main(arguments: cli.Arguments) -> int:
         )
     began = time.perf_counter()
     found = []
-    for result in _run(flags, cases):
+    for result in _run(flags, cases, machine["platform"]):
         found.append(result)
         print(f"{time.perf_counter() - began:6.0f} s  {result.case}", flush=True)
     machine["cores_in_use_after"] = cores_in_use()
     path = output(flags)
     write(path, document(flags.suite, arguments.command, machine, found, time.perf_counter() - began))
-    print(f"\n{table(found)}\n\nwritten: {path}")
+    drawn = bench_scaling.draw(found, path) if flags.suite == "scaling" else []
+    print(f"\n{_table(flags.suite)(found)}\n\nwritten: {', '.join(map(str, [path, *drawn]))}")
     if flags.profile:
         print(bench_profile.how_to_open(traces(flags)))
     return 0
@@ -125,11 +143,18 @@ def traces(flags: Any) -> Path:
 def chosen(suite: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """The cases of a suite that `names` ask for, "group" or "group/case"; all without names.
 
+    Suite recipes also takes any recipe, "NAME" or "NAME:variant".
+
     Raises:
       UsageError: there is no such case.
     """
     known = SUITES[suite]
     groups = dict.fromkeys(case.split("/")[0] for case in known)
+    if suite == "recipes":
+        recipes = [name for name in names if name not in known and name not in groups]
+        for name in recipes:
+            recipe_files.load(name)
+        known = (*known, *recipes)
     for name in names:
         if name not in known and name not in groups:
             hint = did_you_mean(name, [*known, *groups]) or f"; it has {', '.join(known)}"
@@ -137,7 +162,14 @@ def chosen(suite: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(case for case in known if not names or case in names or case.split("/")[0] in names)
 
 
-def _run(flags: Any, cases: tuple[str, ...]) -> Iterator[Any]:
+def _table(suite: str) -> Callable[[Sequence[Any]], str]:
+    from experiments.bench_measure import table
+
+    own: dict[str, Callable] = {"recipes": bench_recipes.table, "scaling": bench_scaling.table}
+    return own.get(suite, table)
+
+
+def _run(flags: Any, cases: tuple[str, ...], platform: str) -> Iterator[Any]:
     folder = str(traces(flags)) if flags.profile else ""
     if flags.suite == "cpu":
         return bench_cpu.run(cases, flags.repeats, flags.seconds, folder)
@@ -145,6 +177,10 @@ def _run(flags: Any, cases: tuple[str, ...]) -> Iterator[Any]:
         return bench_families.run(cases, flags.repeats, flags.seconds, flags.clock, folder)
     if flags.suite == "seeds":
         return bench_seeds.run(cases, flags.repeats, flags.singles)
+    if flags.suite == "recipes":
+        return bench_recipes.run(cases, flags.repeats, flags.seconds, folder)
+    if flags.suite == "scaling":
+        return bench_scaling.run(cases, flags.repeats, flags.seconds, platform)
     if flags.suite == "gpu":
         return bench_gpu.run(cases, flags.repeats, flags.seconds, flags.budget, flags.tiny, folder)
     return bench_startup.run(cases, flags.repeats)

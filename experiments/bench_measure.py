@@ -277,17 +277,21 @@ def table(cases: Sequence[Result | Skipped]) -> str:
     """The cases as aligned columns, then the lines that explain them."""
     header = ("case", "ours", "theirs", "median", "quartiles", "95 % bound", "bar (goal)", "")
     rows = [header, *(_row(case) for case in cases if isinstance(case, Result))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = []
-    for row in rows if len(rows) > 1 else []:
-        cells = [
-            f"{cell:<{w}}" if i == 0 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines = aligned(rows) if len(rows) > 1 else []
     lines.append("")
     for case in cases:
         lines.append(f"{case.case}: {case.reason if isinstance(case, Skipped) else _explained(case)}")
     return "\n".join(lines).strip("\n")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equal length as columns, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [f"{first:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def _row(case: Result) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench_measure import Skipped, alternate, quartiles, seconds_per_step, steps_for
+from experiments.bench_measure import Skipped, aligned, alternate, quartiles, seconds_per_step, steps_for
 from experiments.bench_process import job
 from jaxdl.errors import UserError
 
@@ -91,16 +91,14 @@ class Measured:
 
     def table(self) -> str:
         """Milliseconds of each size, and how many times the ideal they are."""
-        labels = list(self.times)
-        lines = [self.curve.title, f"  {self.curve.axis:<28}" + "".join(f"{label:>34}" for label in labels)]
-        for i, size in enumerate(self.sizes):
-            cells = []
-            for label in labels:
-                low, median, high = (1e3 * value for value in quartiles(self.times[label][i]))
-                share = median / 1e3 / self.ideal[i]
-                cells.append(f"{f'{median:.3g} ms ({low:.3g}-{high:.3g}) {share:.2f}×':>34}")
-            lines.append(f"  {size:<28}" + "".join(cells))
-        return "\n".join(lines)
+        rows = [(self.curve.axis, *self.times)]
+        for i, (size, ideal) in enumerate(zip(self.sizes, self.ideal, strict=True)):
+            spread = [quartiles(times[i]) for times in self.times.values()]
+            cells = (
+                f"{1e3 * m:.3g} ms ({1e3 * low:.3g} to {1e3 * high:.3g}) {m / ideal:5.2f}×" for low, m, high in spread
+            )
+            rows.append((str(size), *cells))
+        return "\n".join([self.curve.title, *(f"  {line}" for line in aligned(rows))])
 
 
 # --- what is trained ----------------------------------------------------------------------------------------------------
@@ -198,9 +196,7 @@ CASES = tuple(CURVES)
 # --- measuring ----------------------------------------------------------------------------------------------------------
 
 
-def run(
-    cases: tuple[str, ...], repeats: int, seconds: float, platform: str = "cpu"
-) -> Iterator[Measured | Skipped]:
+def run(cases: tuple[str, ...], repeats: int, seconds: float, platform: str = "cpu") -> Iterator[Measured | Skipped]:
     """Measures the curves.
 
     Args:

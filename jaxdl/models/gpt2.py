@@ -10,8 +10,8 @@ SIZES = {"124M": (12, 12, 768), "355M": (24, 16, 1024), "774M": (36, 20, 1280), 
 def gpt2(size: str = "124M", dropout: float = 0.0, fused: bool = False) -> TransformerLM:
     """GPT-2: normalised before each sublayer, learned positions, biases, tied scores.
 
-    The GELU is the exact one, where the original has its approximation by a tanh. The sizes have 124,439,808, 354,823,168, 774,030,080 and 1,557,611,200
-    parameters.
+    The GELU is the exact one, where the original has its approximation by a tanh. Parameters: 124,439,808, 354,823,168,
+    774,030,080 and 1,557,611,200.
 
     Args:
       size: one of SIZES.
