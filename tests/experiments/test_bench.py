@@ -172,6 +172,8 @@ def test_one_pair_of_a_tiny_case(tiny, tmp_path, capsys):
         seconds=0.005,
         clock="wall",
         singles=1,
+        tiny=False,
+        profile=False,
         output=str(path),
     )
     assert bench.main(SimpleNamespace(flags=flags, command="python -m experiments.bench ...")) == 0
