@@ -21,6 +21,14 @@ from experiments.mfu import Peak, known_peak, mfu, network_flops, peak, transfor
 from jaxdl.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """Toys measure nothing, so that nothing is lost by slow programs."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Jobs run here, with what they get and give as JSON."""
@@ -72,11 +80,7 @@ def test_every_case_runs_at_toy_size(case, monkeypatch):
         if not (laws.SHARED / "cifar10").exists():
             pytest.skip(f"cifar10 is not in {laws.SHARED}")
         monkeypatch.setenv("TFDS_DATA_DIR", str(laws.SHARED))
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        found = Result.from_json(json.loads(json.dumps(bench_gpu.measured(case, True, 2, 0.002))))
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+    found = Result.from_json(json.loads(json.dumps(bench_gpu.measured(case, True, 2, 0.002))))
     assert found.case == case and found.what.startswith("toy of: ")
     assert all(math.isfinite(value) and value > 0 for value in found.values)
     # toys neither reach nor miss a bar
