@@ -275,7 +275,8 @@ def airbench(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
         config = dataclasses.replace(config, train=small, model=model, data=data)
     experiment = open_recipe(recipe, config, "bfloat16").experiment
     phase, test = experiment.phases[0], experiment.final["test"]
-    engine, took = trained(phase, Engine(phase), config.train.steps, case, traces)
+    engine = Engine(phase)
+    took = trained(engine, config.train.steps, case, traces)
     accuracy = float(engine.evaluate(test.replace(size=16) if tiny else test)["accuracy"][0])
     name = experiment.data["name"]
     if accuracy < 0.94 and not tiny:
@@ -289,27 +290,23 @@ def airbench(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
     return Result(case, what, "seconds", [took], Bar(10.0, at_least=False), {"jaxdl": [took]}, "seconds", facts=facts)
 
 
-def trained(phase: Any, warm: Any, steps: int, case: str, traces: str) -> tuple[Any, float]:
-    """An engine that has trained `phase` from its beginning in one chunk, and the seconds that took.
+def trained(engine: Any, steps: int, case: str, traces: str) -> float:
+    """Seconds in which a fresh engine trains from its beginning in one chunk, its program compiled before.
 
     Args:
-      phase: what is trained.
-      warm: an engine of it, which compiles the program; its state is spent.
+      engine: a `bench_loops.Engine`.
       steps: of the chunk.
       case, traces: see `bench_profile.trace`; "": no trace.
     """
-    from experiments.bench_loops import Engine
     from experiments.bench_profile import trace
 
-    warm(1)
+    engine(1)
     if traces:
-        trace(warm, traces, case)
-    engine = Engine(phase, warm.program.seeds, warm.program.layout.seeds_mode)
-    # one program for both: what it compiles for the first is its own
-    engine.program = warm.program
+        trace(engine, traces, case)
+    engine.restart()
     began = time.perf_counter()
     engine(steps)
-    return engine, time.perf_counter() - began
+    return time.perf_counter() - began
 
 
 # --- many seeds ---------------------------------------------------------------------------------------------------------
@@ -328,7 +325,8 @@ def ppo_seeds(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
         agent = dataclasses.replace(config.agent, rollout=2, epochs=1, minibatches=1)
         config = dataclasses.replace(config, train=small, agent=agent)
     phase = ppo_experiment(config).phases[0]
-    engine, took = trained(phase, Engine(phase, seeds, "vmap"), config.train.steps, "ppo/seeds", traces)
+    engine = Engine(phase, seeds, "vmap")
+    took = trained(engine, config.train.steps, "ppo/seeds", traces)
     items = seeds * phase.task.items_per_step * config.train.steps
     facts = {"seeds": seeds, "updates": config.train.steps, "seconds to the end": took}
     facts["compile seconds"] = engine.program.compile_seconds

@@ -39,8 +39,14 @@ class Engine:
         numbers = tuple(range(seeds))
         self.phase, self.program, self.stager = phase, Program(phase, layout, seeds), Stager(layout)
         self.data_keys, self.step_keys = stream(numbers, "data", 0), stream(numbers, "step", 0)
-        self.state = layout.place(self.program.init(stream(numbers, "init", 0)), self.program.template)
-        self.start, self.steps = self._counts(0), 0
+        self.layout, self.start = layout, self._counts(0)
+        self.restart()
+
+    def restart(self) -> None:
+        """The State of step 0 again, without compiling anything."""
+        keys = stream(tuple(range(self.program.seeds)), "init", 0)
+        self.state = self.layout.place(self.program.init(keys), self.program.template)
+        self.steps = 0
 
     def __call__(self, steps: int) -> None:
         """One chunk of `steps` updates."""
