@@ -132,21 +132,29 @@ def phase_of(workload: Workload) -> Any:
     return Phase("train", task, source, steps=1 << 30, hyper={**hyper_parameters(config), "label_smoothing": 0.0})
 
 
-def run(cases: tuple[str, ...], repeats: int, seconds: float) -> Iterator[Result | Skipped]:
+def run(cases: tuple[str, ...], repeats: int, seconds: float, traces: str = "") -> Iterator[Result | Skipped]:
     """Measures the cases, in the order of CASES.
 
     Args:
       cases: names out of CASES.
       repeats: pairs of measurements; 0: PAIRS, for the overhead OVERHEAD_PAIRS.
       seconds: about how long one measurement takes.
+      traces: folder for profiles of the cases against PyTorch; "": none.
     """
-    measure = {"torch": against_torch, "in_loop": in_loop, "overhead": overhead, "dispatches": dispatches}
+    measure: dict[str, Callable[..., Result | Skipped]] = {
+        "torch": against_torch,
+        "in_loop": in_loop,
+        "overhead": overhead,
+        "dispatches": dispatches,
+    }
     for case in cases:
         kind, name = case.split("/")
-        yield measure[kind](name, repeats or (OVERHEAD_PAIRS if kind == "overhead" else PAIRS), seconds)
+        count = repeats or (OVERHEAD_PAIRS if kind == "overhead" else PAIRS)
+        options = {"traces": traces} if kind == "torch" else {}
+        yield measure[kind](name, count, seconds, **options)
 
 
-def against_torch(name: str, repeats: int, seconds: float) -> Result | Skipped:
+def against_torch(name: str, repeats: int, seconds: float, traces: str = "") -> Result | Skipped:
     """Our training step against PyTorch's, per step, both out of their own data in memory."""
     from experiments.bench_loops import Engine
 
@@ -167,6 +175,7 @@ def against_torch(name: str, repeats: int, seconds: float) -> Result | Skipped:
         seconds=seconds,
         most=_most(),
         facts={"torch": build},
+        traces=traces,
     )
 
 

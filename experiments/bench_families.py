@@ -327,7 +327,9 @@ CASES = tuple(FAMILIES)
 _OTHERS = {"torch": "PyTorch", "sklearn": "scikit-learn", "sb3": "Stable-Baselines3"}
 
 
-def run(cases: tuple[str, ...], repeats: int, seconds: float, clock: str = "wall") -> Iterator[Result | Skipped]:
+def run(
+    cases: tuple[str, ...], repeats: int, seconds: float, clock: str = "wall", traces: str = ""
+) -> Iterator[Result | Skipped]:
     """Measures the cases; arguments as `bench_cpu.run`'s, 0 repeats for PAIRS, and one of `bench_measure.CLOCKS`.
 
     Raises:
@@ -335,10 +337,12 @@ def run(cases: tuple[str, ...], repeats: int, seconds: float, clock: str = "wall
     """
     if clock == "processor" and backend.cores() > 1:
         raise UsageError("--clock=processor compares one thread: start it on one core (taskset -c 1 python -m ...)")
-    return (measured(case, FAMILIES[case], repeats or PAIRS, seconds, clock) for case in cases)
+    return (measured(case, FAMILIES[case], repeats or PAIRS, seconds, clock, traces) for case in cases)
 
 
-def measured(case: str, family: Family, repeats: int, seconds: float, clock: str = "wall") -> Result | Skipped:
+def measured(
+    case: str, family: Family, repeats: int, seconds: float, clock: str = "wall", traces: str = ""
+) -> Result | Skipped:
     """One case; skipped where the other library is missing."""
     if reason := bench_libraries.missing(family.package):
         return Skipped(case, reason)
@@ -365,4 +369,5 @@ def measured(case: str, family: Family, repeats: int, seconds: float, clock: str
         most=CHUNK_LARGEST,
         facts=facts,
         clock=clock,
+        traces=traces,
     )

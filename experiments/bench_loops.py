@@ -7,10 +7,12 @@ import functools
 import glob
 import re
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 
 from jaxdl.engine.devices import Layout
@@ -26,15 +28,25 @@ class Engine:
     """Chunks of a phase as the engine's loop dispatches them: stage, `Program.train`, wait. Keeps its State.
 
     Args:
-      phase: what is trained, with seed 0, on one device.
+      phase: what is trained.
+      seeds: S, how many seeds train in the one program, from 0 on.
+      mode: how: "map", "vmap" or "shard".
+      devices: that share each batch; (): one.
     """
 
-    def __init__(self, phase: Phase):
-        layout = Layout(devices=tuple(jax.local_devices()[:1]))
-        self.phase, self.program, self.stager = phase, Program(phase, layout, 1), Stager(layout)
-        self.data_keys, self.step_keys = stream((0,), "data", 0), stream((0,), "step", 0)
-        self.state = layout.place(self.program.init(stream((0,), "init", 0)), self.program.template)
-        self.start, self.steps = self._counts(0), 0
+    def __init__(self, phase: Phase, seeds: int = 1, mode: str = "map", devices: tuple = ()):
+        layout = Layout(seeds_mode=mode, devices=devices or tuple(jax.local_devices()[:1]))
+        numbers = tuple(range(seeds))
+        self.phase, self.program, self.stager = phase, Program(phase, layout, seeds), Stager(layout)
+        self.data_keys, self.step_keys = stream(numbers, "data", 0), stream(numbers, "step", 0)
+        self.layout, self.start = layout, self._counts(0)
+        self.restart()
+
+    def restart(self) -> None:
+        """The State of step 0 again, without compiling anything."""
+        keys = stream(tuple(range(self.program.seeds)), "init", 0)
+        self.state = self.layout.place(self.program.init(keys), self.program.template)
+        self.steps = 0
 
     def __call__(self, steps: int) -> None:
         """One chunk of `steps` updates."""
@@ -51,11 +63,28 @@ class Engine:
         self.steps += steps
         self.program.host_bad(bad)
 
-    @staticmethod
-    def _counts(value: int) -> Any:
-        import numpy as np
+    def evaluate(self, source: Any) -> dict[str, np.ndarray]:
+        """Means [S] of the task's metrics over all of `source`."""
+        seeds = tuple(range(self.program.seeds))
+        placed = self.stager.evaluation(source)
+        sums = self.program.evaluate(self.state, placed, stream(seeds, "evaluation", 0))
+        return {name: np.asarray(mean.total) / np.asarray(mean.count) for name, mean in sums.items()}
 
-        return np.full((1,), value, np.int32)
+    def _counts(self, value: int) -> np.ndarray:
+        return np.full((self.program.seeds,), value, np.int32)
+
+
+def products_per_second(size: int = 2048, seconds: float = 0.5) -> float:
+    """FLOP/s of the fastest of some float32 products of two square matrices, as many as fit into `seconds`."""
+    product, one = jax.jit(jax.numpy.matmul), jax.numpy.ones((size, size), jax.numpy.float32)
+    product(one, one).block_until_ready()
+    end, best = time.perf_counter() + seconds, float("inf")
+    while True:
+        began = time.perf_counter()
+        product(one, one).block_until_ready()
+        best = min(best, time.perf_counter() - began)
+        if time.perf_counter() > end:
+            return 2.0 * size**3 / best
 
 
 class _ByHand:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments import bench_profile
+
 FORMAT = 1
 # processor time is what a process itself used: on a machine that others use too it is the fairer one, for one thread
 CLOCKS = ("wall", "processor")
@@ -22,7 +24,7 @@ BOOTSTRAP_SAMPLES = 10_000
 BUSY = 0.2
 # the other library's threads spin for a while after their last work
 REST = 0.2
-_SIGNS = {"speed-up": "×", "share": "×", "seconds": " s", "count": ""}
+_SIGNS = {"speed-up": "×", "share": "×", "seconds": " s", "count": "", "rate": " /s", "mfu": ""}
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,10 @@ class Result:
     Attributes:
       case: its name.
       what: what is compared with what, in one line.
-      kind: "speed-up" (theirs / ours), "share" (ours / theirs), "seconds" or "count".
+      kind: "speed-up" (theirs / ours), "share" (ours / theirs), "seconds", "count", "rate" (items a second) or "mfu"
+        (of the peak).
       values: one value of that kind a pair of measurements, or a measurement where there is one side only.
-      bar: what is asked for.
+      bar: what is asked for; None: nothing.
       measurements: side -> every measurement; ours first.
       unit: of the measurements.
       bound: judged in place of the median: the upper end of the median's one-sided 95 % bootstrap interval.
@@ -64,7 +67,7 @@ class Result:
     what: str
     kind: str
     values: list[float]
-    bar: Bar
+    bar: Bar | None
     measurements: dict[str, list[float]]
     unit: str
     bound: float | None = None
@@ -76,15 +79,22 @@ class Result:
         return float(np.median(self.values)) if self.bound is None else self.bound
 
     @property
-    def passed(self) -> bool:
-        """Whether the bar is reached."""
-        return self.bar.reached(self.judged)
+    def passed(self) -> bool | None:
+        """Whether the bar is reached; None where there is none."""
+        return self.bar.reached(self.judged) if self.bar else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with median and quartiles added."""
         low, median, high = quartiles(self.values)
         found = dataclasses.asdict(self)
         return found | {"median": median, "quartiles": [low, high], "passed": self.passed}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Result":
+        """The opposite of `to_json`."""
+        names = [each.name for each in dataclasses.fields(cls)]
+        bar = values["bar"] and Bar(**values["bar"])
+        return cls(**{name: values[name] for name in names} | {"bar": bar})
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,7 @@ def against(
     most: int,
     facts: Mapping[str, Any],
     clock: str = "wall",
+    traces: str = "",
 ) -> Result:
     """Our training step against the fastest way of another library.
 
@@ -180,11 +191,14 @@ def against(
       most: steps of ours in one measurement, at most.
       facts: what a reader must know.
       clock: one of CLOCKS.
+      traces: folder for a profile of ours; "": none.
     """
     runs = {"jaxdl": ours, **theirs}
     steps = {side: steps_for(run, seconds, most, clock) for side, run in runs.items()}
     sides = {side: functools.partial(seconds_per_step, run, steps[side], clock) for side, run in runs.items()}
     found = alternate(sides, repeats, REST)
+    if traces:
+        bench_profile.trace(ours, traces, case)
     fastest = min(theirs, key=lambda side: float(np.median(found[side])))
     return Result(
         case,
@@ -263,17 +277,21 @@ def table(cases: Sequence[Result | Skipped]) -> str:
     """The cases as aligned columns, then the lines that explain them."""
     header = ("case", "ours", "theirs", "median", "quartiles", "95 % bound", "bar (goal)", "")
     rows = [header, *(_row(case) for case in cases if isinstance(case, Result))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = []
-    for row in rows if len(rows) > 1 else []:
-        cells = [
-            f"{cell:<{w}}" if i == 0 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines = aligned(rows) if len(rows) > 1 else []
     lines.append("")
     for case in cases:
         lines.append(f"{case.case}: {case.reason if isinstance(case, Skipped) else _explained(case)}")
     return "\n".join(lines).strip("\n")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equal length as columns, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [f"{first:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def _row(case: Result) -> tuple[str, ...]:
@@ -283,7 +301,11 @@ def _row(case: Result) -> tuple[str, ...]:
     ours, theirs = sides[0], sides[1] if len(sides) > 1 else ""
     if len(sides) > 2:
         theirs = _measured(float(np.median(case.measurements[case.facts["theirs"]])), case.unit)
-    goal = "" if case.bar.goal is None else f" ({case.bar.goal:g}{sign})"
+    bar = verdict = ""
+    if case.bar:
+        goal = "" if case.bar.goal is None else f" ({case.bar.goal:g}{sign})"
+        bar = f"{'≥' if case.bar.at_least else '≤'} {case.bar.value:g}{sign}{goal}"
+        verdict = "reached" if case.passed else "MISSED"
     return (
         case.case,
         ours,
@@ -291,8 +313,8 @@ def _row(case: Result) -> tuple[str, ...]:
         f"{_short(median)}{sign}",
         f"{_short(low)} to {_short(high)}",
         "" if case.bound is None else f"{_short(case.bound)}{sign}",
-        f"{'≥' if case.bar.at_least else '≤'} {case.bar.value:g}{sign}{goal}",
-        "reached" if case.passed else "MISSED",
+        bar,
+        verdict,
     )
 
 

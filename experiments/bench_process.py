@@ -1,16 +1,20 @@
 """Commands in processes of their own, timed from outside, with caches and run folders in a temporary place."""
 
+import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxdl.errors import UserError
 
 LONGEST = 3600.0
+# what a job's result stands behind, in its last line
+FOUND = "found: "
 # this process sets them for itself; a child shall find its caches where XDG_CACHE_HOME says
 _OWN = (
     "JAX_COMPILATION_CACHE_DIR",
@@ -69,6 +73,41 @@ def time_to_line(command: Sequence[str], cache: pathlib.Path, pattern: str) -> f
             raise UserError(_failure(command, process.stderr.read()))
         finally:
             process.kill()
+
+
+def job(
+    target: str,
+    arguments: Mapping[str, Any],
+    *,
+    devices: int = 1,
+    timeout: float = LONGEST,
+    cache: pathlib.Path | None = None,
+) -> Any:
+    """What a function returns that is called in a process of its own; see `experiments.bench_job`.
+
+    Args:
+      target: "MODULE:FUNCTION" in experiments/.
+      arguments: by name, plain values.
+      devices: how many devices the CPU is split into.
+      timeout: seconds after which it is killed.
+      cache: where its caches lie; None: where this process's do.
+
+    Raises:
+      UserError: it failed (its last line of errors), or took too long.
+    """
+    command = [sys.executable, "-m", "experiments.bench_job", target, str(devices), json.dumps(dict(arguments))]
+    around = dict(os.environ) if cache is None else environment(cache)
+    try:
+        done = subprocess.run(
+            command, env=around, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"stopped after {timeout:.0f} s, its limit") from None
+    lines = [line for line in done.stdout.splitlines() if line.startswith(FOUND)]
+    if done.returncode or not lines:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UserError(last.removeprefix("error: "))
+    return json.loads(lines[-1].removeprefix(FOUND))
 
 
 def _failure(command: Sequence[str], errors: str) -> str:

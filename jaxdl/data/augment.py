@@ -85,6 +85,26 @@ class Transform:
         return batch
 
 
+@dataclasses.dataclass(frozen=True)
+class Alternating(Transform):
+    """`Transform` that mirrors an image in every second epoch, in the first or in the second at random.
+
+    Two epochs then show each image both ways, where mirroring at random shows half of the images the same way twice
+    (Jordan 2024, arXiv:2404.00498, section 3.5). `augment.flip` must be off.
+    """
+
+    alternates = True
+
+    def __call__(self, batch: dict[str, Array], keys: Array) -> dict[str, Array]:
+        """As `Transform`; reads "mirrored" [b] bool too, where it is there."""
+        mirrored = batch.get("mirrored")
+        batch = super().__call__({name: array for name, array in batch.items() if name != "mirrored"}, keys)
+        if mirrored is None:
+            return batch
+        images = batch["image"]
+        return {**batch, "image": jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)}
+
+
 def geometric(images: Array, keys: Array, config: AugmentConfig) -> Array:
     """Crop, shift, rotation, scale and flip of `images` [b, H, W, C]; one bilinear resampling, or none if exact.
 

@@ -29,7 +29,8 @@ class BatchTransform(Protocol):
     """What happens to a batch inside the program: to float, augmentation, standardisation.
 
     It must be hashable (a frozen dataclass), because it is part of the compiled program. `keys` [b] holds one random
-    key per row. A transform that mixes rows 2i and 2i + 1 sets `pairs_rows`.
+    key per row. A transform that mixes rows 2i and 2i + 1 sets `pairs_rows`; one that sets `alternates` also gets
+    "mirrored" [b] bool: drawn for each example in its first epoch, the opposite in each one that follows.
     """
 
     def __call__(self, batch: Batch, keys: Array) -> Batch: ...
@@ -69,7 +70,15 @@ class _Batches:
             mask = jnp.ones(rows.shape, jnp.float32)
         else:
             mask = (_position(step, self.batch_size, rows) < np.uint32(self.size)).astype(jnp.float32)
+        if getattr(self.transform, "alternates", False):
+            batch = {**batch, "mirrored": self._mirrored(rows, step, key)}
         return _transformed({**batch, "mask": mask, "row": rows}, self.transform, jax.random.fold_in(key, 1), step)
+
+    def _mirrored(self, rows: Array, step: Array | int, key: Array) -> Array:
+        index = example_index(step, rows, key, self.size, self.batch_size, self.shuffle)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 2), index)
+        epoch = _position(step, self.batch_size, rows) // np.uint32(self.size)
+        return jax.vmap(jax.random.bernoulli)(keys) ^ (epoch % 2 == 1)
 
 
 @struct.dataclass
@@ -107,7 +116,8 @@ class Resident(_Batches):
 
         Args:
           step: int32 scalar >= 0; with shuffle=False, batches from `num_batches` on are all padding.
-          key: the data key of one seed; its stream 0 orders the examples, its stream 1 feeds the transform.
+          key: the data key of one seed; its stream 0 orders the examples, its stream 1 feeds the transform, its stream 2
+        draws which examples are mirrored first.
           shard: which part of the batch; may be a traced axis index.
           shards: number of parts; static.
 

@@ -107,6 +107,11 @@ class Program:
         """The program behind `train` for described arguments (shapes, types, shardings), for `jaxdl.engine.ahead`."""
         return self._compile(self._build_train().lower(*arguments))
 
+    @property
+    def train_program(self) -> jax.stages.Compiled | None:
+        """The compiled program behind `train`, once it has run."""
+        return self._compiled.get("train")
+
     def host_bad(self, bad) -> np.ndarray:
         """`train`'s third value as a host array [S]; waits for it."""
         return np.asarray(bad)[0] if self.layout.axis else np.asarray(bad)

@@ -1,4 +1,4 @@
-"""Residual networks for CIFAR; He et al. 2016."""
+"""Residual networks for CIFAR and for ImageNet; He et al. 2016."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,19 @@ from flax import linen as nn
 
 from jaxdl.nn.convolution import Conv
 from jaxdl.nn.normalization import BatchNorm
-from jaxdl.nn.pooling import global_avg_pool
+from jaxdl.nn.pooling import global_avg_pool, max_pool
 from jaxdl.nn.stored import stored
 
 Array = jax.Array
+
+# depth -> blocks of each stage, whether they are bottlenecks; He et al. 2016, table 1
+IMAGENET = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+}
 
 
 class ResidualBlock(nn.Module):
@@ -67,6 +76,79 @@ class ResidualBlock(nn.Module):
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features - x.shape[-1])))
 
 
+class BottleneckBlock(nn.Module):
+    """y = relu(shortcut(x) + F(x)), F convolutions 1×1, 3×3, 1×1 with batch norm, the last with 4 · features maps.
+
+    The stride is that of the 3×3 convolution ("version 1.5"; the paper has it in the first, which skips three of four
+    pixels). The shortcut across a change of shape is a 1×1 convolution with batch norm.
+
+    Attributes:
+      features: maps of the 3×3 convolution.
+      stride: 2 to halve height and width, else 1.
+      zero_init: start with F = 0 (Goyal et al. 2017, 5.1).
+    """
+
+    features: int
+    stride: int = 1
+    zero_init: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Maps x [B, H, W, C] to [B, ⌈H/stride⌉, ⌈W/stride⌉, 4 · features]."""
+        outputs = 4 * self.features
+        last_scale = nn.initializers.zeros_init() if self.zero_init else nn.initializers.ones_init()
+        y = nn.relu(BatchNorm()(_conv1(self.features)(x), train))
+        y = nn.relu(BatchNorm()(_conv3(self.features, self.stride)(y), train))
+        y = BatchNorm(scale_init=last_scale)(_conv1(outputs)(y), train)
+        if self.stride != 1 or x.shape[-1] != outputs:
+            x = BatchNorm(name="projection_norm")(_conv1(outputs, self.stride, "projection")(x), train)
+        return stored(_relu_of_sum, x, y)
+
+
+class ImageNetResNet(nn.Module):
+    """ResNet-18, 34, 50, 101 or 152: a 7×7 convolution and 3×3 pooling, each of stride 2, then four stages.
+
+    With 1000 classes they have 11,689,512, 21,797,672, 25,557,032, 44,549,160 and 60,192,808 parameters.
+
+    Attributes:
+      depth: a key of IMAGENET.
+      num_classes: number of outputs.
+      width: maps of the first stage, doubled in each of the other three.
+      blocks: blocks of each stage, in place of those that belong to `depth`.
+      zero_init: see `BottleneckBlock`.
+    """
+
+    depth: int = 50
+    num_classes: int = 1000
+    width: int = 64
+    blocks: tuple[int, ...] = ()
+    zero_init: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Maps images [B, H, W, C] to logits [B, num_classes].
+
+        Raises:
+          ValueError: for another depth.
+        """
+        if self.depth not in IMAGENET:
+            raise ValueError(f"depth of an ImageNet ResNet must be one of {', '.join(map(str, IMAGENET))}")
+        blocks, bottleneck = IMAGENET[self.depth]
+        x = Conv(self.width, (7, 7), strides=2, padding=3, use_bias=False, name="stem")(x)
+        x = nn.relu(BatchNorm(name="stem_norm")(x, train))
+        x = max_pool(x, 3, strides=2, padding=1)
+        for stage, count in enumerate(self.blocks or blocks):
+            for block in range(count):
+                features, stride = self.width << stage, 2 if stage > 0 and block == 0 else 1
+                name = f"stage{stage}_block{block}"
+                if bottleneck:
+                    x = BottleneckBlock(features, stride, self.zero_init, name=name)(x, train)
+                else:
+                    made = ResidualBlock(features, stride, projection=True, zero_init=self.zero_init, name=name)
+                    x = made(x, train)
+        return nn.Dense(self.num_classes)(global_avg_pool(x))
+
+
 class CifarResNet(nn.Module):
     """ResNet of depth 6n + 2 for 32×32 images: a 3×3 convolution and three stages of n blocks with 16, 32, 64 maps.
 
@@ -120,3 +202,7 @@ def _conv3(features: int, stride: int, init: Callable[..., Array] | None = None)
     init = nn.initializers.he_normal() if init is None else init
     # padding by 1 on all sides, as the published networks have it; SAME would pad a strided one on one side only
     return Conv(features, (3, 3), strides=stride, padding=1, use_bias=False, kernel_init=init)
+
+
+def _conv1(features: int, stride: int = 1, name: str | None = None) -> Conv:
+    return Conv(features, (1, 1), strides=stride, use_bias=False, name=name)

@@ -66,6 +66,7 @@ class Shape:
       positions: see `jaxdl.nn.positions`.
       dropout: share of attention weights and of each sublayer's outputs dropped, unless the call says another.
       dtype: dtype of the computation; None for that of the parameters.
+      fused: a decoder-only Transformer attends by JAX's fused kernel, see `MultiHeadAttention`.
     """
 
     features: int
@@ -77,6 +78,7 @@ class Shape:
     positions: str = "learned"
     dropout: float = 0.0
     dtype: Any = None
+    fused: bool = False
 
 
 class Block(nn.Module):
@@ -86,11 +88,13 @@ class Block(nn.Module):
       shape: see `Shape`.
       depth: residual sums in the whole stack; projections into them start with 0.02 / sqrt(depth) (GPT-2).
       cross: whether it attends to a memory.
+      causal: its mask is the causal one where it is called without a cache.
     """
 
     shape: Shape
     depth: int
     cross: bool = False
+    causal: bool = False
 
     def setup(self):
         shape = self.shape
@@ -112,6 +116,7 @@ class Block(nn.Module):
                 shape.use_bias,
                 shape.dropout,
                 dtype=shape.dtype,
+                fused=shape.fused and self.causal and not memory,
                 **inits,
             )
 
@@ -202,7 +207,7 @@ class TransformerLM(nn.Module):
         init = nn.initializers.normal(STD)
         self.embedding = nn.Embed(self.vocabulary, shape.features, dtype=shape.dtype, embedding_init=init)
         self.place = Positions(shape.positions, self.context, dtype=shape.dtype)
-        self.blocks = [Block(shape, 2 * self.layers) for _ in range(self.layers)]
+        self.blocks = [Block(shape, 2 * self.layers, causal=True) for _ in range(self.layers)]
         if shape.norm == "pre":
             self.norm = LayerNorm(use_bias=shape.use_bias)
         if not self.tied:

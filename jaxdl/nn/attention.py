@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxdl.nn.dropout import Dropout
 from jaxdl.nn.positions import rotary
+from jaxdl.target import target_platform
 
 Array = jax.Array
 Initializer = Callable[..., Array]
@@ -48,6 +49,17 @@ def attend(query: Array, memory: KeyValue, mask: Array | None = None, drop: Call
     weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(query.dtype)
     used = weights if drop is None else drop(weights)
     return jnp.einsum("bhts,bhsd->bhtd", used, memory.values), weights
+
+
+def fused_causal(query: Array, memory: KeyValue) -> Array:
+    """`attend` with the causal mask, [B, H, T, d], by JAX's fused kernel where there is one (cuDNN: GPU, bfloat16).
+
+    The weights [B, H, T, T] are then never written to memory; elsewhere JAX computes the same by way of them.
+    """
+    fast = target_platform() == "gpu" and query.dtype == jnp.bfloat16
+    arrays = (jnp.swapaxes(part, 1, 2) for part in (query, memory.keys, memory.values))
+    found = jax.nn.dot_product_attention(*arrays, is_causal=True, implementation="cudnn" if fast else "xla")
+    return jnp.swapaxes(found, 1, 2)
 
 
 def causal_mask(queries: int, keys: int, start: Array | int = 0) -> Array:
@@ -93,6 +105,8 @@ class MultiHeadAttention(nn.Module):
       dropout: share of the weights dropped in training, unless the call says another.
       kernel_init, output_init: initialisers of the projections to heads and from them.
       dtype: dtype of the computation; None for that of the input.
+      fused: the mask is the causal one wherever x attends to itself without a cache, so that `fused_causal` serves; no
+        weights are sown then. Where weights are dropped it changes nothing.
     """
 
     features: int
@@ -104,6 +118,7 @@ class MultiHeadAttention(nn.Module):
     kernel_init: Initializer = nn.initializers.lecun_normal()
     output_init: Initializer = nn.initializers.lecun_normal()
     dtype: Any = None
+    fused: bool = False
 
     def setup(self):
         def project(init: Initializer) -> nn.Dense:
@@ -144,6 +159,8 @@ class MultiHeadAttention(nn.Module):
         Returns:
           [B, T, D], and the keys and values that were attended to: with a cache the cache to go on with.
         """
+        rate = self.dropout if dropout is None else dropout
+        fused = self.fused and memory is None and (not train or (isinstance(rate, float) and rate == 0.0))
         if self.memory:
             query = split_heads(over_positions(self.query, x), self.heads)
             assert memory is not None, "attention to a memory needs one"
@@ -157,7 +174,8 @@ class MultiHeadAttention(nn.Module):
                 keys = lax.dynamic_update_slice(memory.keys, keys.astype(memory.keys.dtype), place)
                 values = lax.dynamic_update_slice(memory.values, values.astype(memory.values.dtype), place)
             memory = KeyValue(keys, values)
-        rate = self.dropout if dropout is None else dropout
+        if fused:
+            return over_positions(self.output, join_heads(fused_causal(query, memory))), memory
         outputs, weights = attend(query, memory, mask, lambda w: self.drop(w, train, rate))
         self.sow("intermediates", "weights", weights)
         return over_positions(self.output, join_heads(outputs)), memory

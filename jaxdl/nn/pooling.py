@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdl.nn.convolution import Padding, Pads, explicit_padding, per_axis
@@ -33,8 +34,9 @@ def max_pool(x: Array, window: Window, strides: Window | None = None, padding: P
             parts = [lax.slice_in_dim(x, k, stop, taps, axis) for k in range(taps)]
             x = functools.reduce(jnp.maximum, parts)
         return x
-    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    return lax.reduce_window(x, jnp.asarray(lowest, x.dtype), lax.max, *_reach(window, strides, pads))
+    lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    # a constant, not a traced value: only so does JAX see the maximum, which has a gradient
+    return lax.reduce_window(x, np.asarray(lowest, x.dtype), lax.max, *_reach(window, strides, pads))
 
 
 def avg_pool(x: Array, window: Window, strides: Window | None = None, padding: Padding = "VALID") -> Array:
@@ -42,7 +44,7 @@ def avg_pool(x: Array, window: Window, strides: Window | None = None, padding: P
     window, strides, pads = _geometry(x, window, strides, padding)
     if _is_whole(window, strides, pads):
         return _windows(x, window).mean(tuple(range(2, 2 * len(window) + 1, 2)))
-    zero = jnp.zeros((), x.dtype)
+    zero = np.zeros((), x.dtype)
     total = lax.reduce_window(x, zero, lax.add, *_reach(window, strides, pads))
     if all(pad == (0, 0) for pad in pads):
         return total / math.prod(window)
@@ -62,7 +64,7 @@ def lp_pool(x: Array, window: Window, p: float, strides: Window | None = None, p
         raise ValueError(f"lp_pool needs p >= 1, got {p}")
     window, strides, pads = _geometry(x, window, strides, padding)
     powers = jnp.abs(x) ** p
-    total = lax.reduce_window(powers, jnp.zeros((), x.dtype), lax.add, *_reach(window, strides, pads))
+    total = lax.reduce_window(powers, np.zeros((), x.dtype), lax.add, *_reach(window, strides, pads))
     positive = total > 0
     return jnp.where(positive, jnp.where(positive, total, 1.0) ** (1.0 / p), 0.0)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from jaxdl.data.augment import AugmentConfig, Transform, cutout, geometric, photometric
+from jaxdl.data.augment import Alternating, AugmentConfig, Transform, cutout, geometric, photometric
+from jaxdl.data.source import Resident, Streamed
 from jaxdl.data.warp import affine_matrix, affine_warp, crop_flip
 
 RNG = np.random.default_rng(0)
@@ -160,3 +161,27 @@ def test_every_augmentation_changes_something(name):
     plain = Transform()({"image": jnp.asarray(IMAGES)}, keys_of(6))["image"]
     out = Transform(augment=AugmentConfig(**{name: value}))({"image": jnp.asarray(IMAGES)}, keys_of(6))["image"]
     assert out.shape == plain.shape and not np.allclose(out, plain)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_two_epochs_show_each_image_both_ways(shards):
+    """Whatever part of a batch a device has, and the same whether the data are on the device or streamed."""
+    images = np.arange(7 * 12, dtype=np.uint8).reshape(7, 2, 3, 2)
+    arrays = {"image": images, "label": np.arange(7, dtype=np.int32)}
+    transform, key = Alternating((0.0,), (1 / 255,), AugmentConfig()), jax.random.key(3)
+    source = Resident.of(arrays, 3, shuffle=True, transform=transform)
+    streams = Streamed.of(arrays, 3, shuffle=True, transform=transform)
+    read = jax.jit(lambda source, step, shard: source.batch(step, key, shard, shards))
+    seen: dict[int, list[bool]] = {}
+    for step in range(14 // 3 + 1):
+        parts = [read(source, step, shard) for shard in range(shards)]
+        batch = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "label")}
+        staged = streams.stage(step, 1, key)
+        streamed = jax.jit(lambda staged, step: staged.batch(step, key))(staged, step)
+        np.testing.assert_array_equal(batch["image"], streamed["image"])
+        for image, label in zip(batch["image"], batch["label"], strict=True):
+            straight = np.array_equal(image, images[label])
+            assert straight or np.array_equal(image, images[label][:, ::-1])
+            seen.setdefault(int(label), []).append(straight)
+    assert all(sorted(ways[:2]) == [False, True] for ways in seen.values()) and len(seen) == 7
+    assert len({ways[0] for ways in seen.values()}) == 2, "all images begin the same way"

@@ -172,6 +172,8 @@ def test_one_pair_of_a_tiny_case(tiny, tmp_path, capsys):
         seconds=0.005,
         clock="wall",
         singles=1,
+        tiny=False,
+        profile=False,
         output=str(path),
     )
     assert bench.main(SimpleNamespace(flags=flags, command="python -m experiments.bench ...")) == 0
@@ -204,6 +206,10 @@ def test_what_is_compared_is_the_same_training(tiny):
         for ours, other in zip(jax.tree.leaves(engine.state), theirs, strict=True):
             np.testing.assert_allclose(np.asarray(ours)[0], np.asarray(other), rtol=2e-5, atol=2e-6)
         assert int(run.state.step) == 7
+    last = jax.tree.map(np.asarray, engine.state)
+    engine.restart()
+    engine(7)
+    jax.tree.map(np.testing.assert_array_equal, last, jax.tree.map(np.asarray, engine.state))
 
 
 def test_executions_are_counted():

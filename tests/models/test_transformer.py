@@ -57,6 +57,28 @@ def test_a_prompt_longer_than_the_context_is_read_from_its_end():
     assert int(cache.filled) == L // 2
 
 
+def test_fused_attention_is_the_same_function(monkeypatch):
+    """Logits and gradients; and it is used where there is no cache, once a layer."""
+    used = []
+    ready = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, **k: used.append(k["is_causal"]) or ready(*a, **k))
+    plain, fused, text = language_model(), language_model(fused=True), tokens(B, L)
+    variables = started(plain, text)
+
+    def loss(params, model):
+        logits = model.apply({"params": params}, text, train=True)
+        return jnp.square(logits).sum(), logits
+
+    found = [jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)(variables["params"], m) for m in (plain, fused)]
+    for ours, theirs in zip(*(jax.tree.leaves(each) for each in found), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(jnp.abs(ours).max()))
+    assert used == [True, True]
+    cache = jax.eval_shape(lambda: plain.apply(variables, text[:, :3], method="prefill"))[1]
+    jax.eval_shape(lambda cache: fused.apply(variables, text[:, 0], cache, method="decode"), cache)
+    # full caches are read anew, in each layer
+    assert used == [True] * 4
+
+
 def test_the_future_changes_nothing():
     model, text = language_model(), tokens(B, L)
     variables = started(model, text)

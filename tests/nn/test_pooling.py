@@ -40,6 +40,14 @@ def test_values_and_gradients_equal_pytorch(kind, window, strides, padding):
     np.testing.assert_allclose(channels_first(dx), tx.grad.numpy(), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("pool", [max_pool, avg_pool])
+def test_windows_that_overlap_have_gradients_inside_a_program(pool):
+    def total(x):
+        return (pool(x, 3, 2, 1) * jnp.arange(4.0)).sum()
+
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(jnp.asarray(X)), jax.grad(total)(jnp.asarray(X)), atol=1e-6)
+
+
 def test_global_pooling_and_other_ranks():
     np.testing.assert_allclose(global_avg_pool(jnp.asarray(X)), X.mean((1, 2)), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(global_max_pool(jnp.asarray(X)), X.max((1, 2)))

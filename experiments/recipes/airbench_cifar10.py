@@ -1,0 +1,101 @@
+"""94 % on CIFAR-10 in seconds of a GPU: airbench94's network and schedule.
+
+Jordan: 94 % on CIFAR-10 in 3.29 seconds on a single GPU, 2024, arXiv:2404.00498: a whitening first convolution, partial
+identity initialisation, GELU, scaled outputs, biases of batch norm that move 64 times as fast, Nesterov momentum with a
+triangular schedule, label smoothing of 0.2, images mirrored in every second epoch, logits averaged over six views.
+
+    python -m experiments.train --recipe=airbench_cifar10 --precision=bfloat16    # a GPU's work
+    python -m experiments.train --recipe=airbench_cifar10:small                   # a quarter of the width, one epoch
+
+Published: 94.01 % in 9.9 epochs of all 50,000 images. Here a tenth of them is held out for validation, so that 9.9 epochs
+are 435 updates. Also different: no Lookahead; crops show zeros beyond the edge, not the mirrored image; the learning rate
+climbs from nothing instead of a fifth; the bias of the whitening layer is never frozen.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from experiments.images import LossConfig, experiment_for, open_images, phase_for, task_for
+from jaxdl.data.augment import Alternating, AugmentConfig
+from jaxdl.data.datasets import DataConfig
+from jaxdl.data.source import Resident
+from jaxdl.engine.experiment import Experiment, TrainConfig
+from jaxdl.errors import UserError
+from jaxdl.optimizers import OptimizerConfig
+from jaxdl.settings import setting
+
+# images that the whitening filters are computed from
+WHITENED = 5000
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    widths: tuple[int, ...] = setting((64, 256, 256), "maps of each group of two convolutions", minimum=1)
+    views: str = setting(
+        "translated", "views of an image that are averaged in evaluation", choices=("one", "mirrored", "translated")
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that can change the result.
+
+    Jordan's rate of 11.5 and decay of 0.0153 per 1024 examples are divided by 1 + 1 / (1 - momentum); with the mean in the
+    place of the sum over 1024 losses that is a rate of 1.5 and an l2 of 0.00133.
+    """
+
+    data: DataConfig = DataConfig(name="cifar10")
+    augment: AugmentConfig = AugmentConfig(crop=2)
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(
+        name="nesterov",
+        learning_rate=1.5,
+        momentum=0.85,
+        momentum_final=0.85,
+        l2=0.00133,
+        schedule="linear",
+        schedule_floor=0.07,
+        warmup_steps=100,
+    )
+    loss: LossConfig = LossConfig(label_smoothing=0.2)
+    train: TrainConfig = TrainConfig(
+        steps=435, batch_size=1024, eval_every=145, log_every=29, checkpoint_every=435, eval_batch_size=500
+    )
+
+
+VARIANTS = {
+    "small": lambda: replace(
+        Config(),
+        model=ModelConfig(widths=(16, 64, 64)),
+        optimizer=replace(Config().optimizer, learning_rate=0.75, warmup_steps=40),
+        train=replace(Config().train, steps=176, batch_size=256, eval_every=44, log_every=11, checkpoint_every=88),
+    )
+}
+
+
+def build(config: Config) -> Experiment:
+    """The experiment.
+
+    Raises:
+      UserError: --augment.flip, which would mirror at random on top.
+    """
+    from jaxdl.models.airbench import Airbench, whitening_kernel
+
+    if config.augment.flip:
+        raise UserError("this recipe mirrors in every second epoch by itself: leave --augment.flip out")
+    images = open_images(config.data, config.augment)
+    plain = images.transform
+    model = Airbench(len(images.dataset.classes), config.model.widths, views=config.model.views)
+    task = task_for(images, model, config.optimizer, config.train)
+    train = images.dataset.splits["train"]
+    first = {"image": train["image"][:WHITENED]}
+    shown = Resident.of(first, 1, shuffle=False, transform=plain).take(range(len(first["image"])))["image"]
+    kernel = whitening_kernel(np.asarray(shown))
+    source = Resident.of(
+        train, config.train.batch_size, shuffle=True, transform=Alternating(plain.mean, plain.std, config.augment)
+    )
+    phase = phase_for(config, task, images, source=source, initial={"model/stats/whitening": kernel})
+    return experiment_for(config, (phase,), images, reported="last")
