@@ -304,15 +304,9 @@ class Program:
             return jax.pmap(function, AXIS, in_axes=axes, donate_argnums=donate, devices=list(layout.devices))
         if not layout.meshed:
             return jax.jit(function, donate_argnums=donate)
-        whole = NamedSharding(layout.mesh, PartitionSpec())
-        state = layout.shardings(self.template)
-        out = {
-            "sums": whole,
-            "train": (state, whole, whole),
-            "part": (state, whole),
-            "state": state,
-            "best": judged_nets(state),
-        }[outputs]
+        whole, state = NamedSharding(layout.mesh, PartitionSpec()), layout.shardings(self.template)
+        found = {"sums": whole, "train": (state, whole, whole), "part": (state, whole), "state": state}
+        out = {**found, "best": judged_nets(state)}[outputs]
         return jax.jit(function, donate_argnums=donate, out_shardings=out)
 
     def _compile(self, lowered, rare=False):
