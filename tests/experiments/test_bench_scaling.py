@@ -150,10 +150,18 @@ def test_the_start_is_timed_cold_and_warm(monkeypatch):
 def test_the_table_of_recipes(monkeypatch):
     facts = {"items a second": 6400.0, "step seconds": 0.01, "FLOPs a step": 9.8e7, "memory bytes": 4.5e6}
     made = Result("lenet5", "what", "rate", [6400.0], None, {"jaxdl": [0.01]}, "seconds a step", facts=facts)
-    monkeypatch.setattr(bench_recipes, "job", lambda target, arguments: made.to_json())
+    caches = []
+
+    def measured(target, arguments, cache):
+        caches.append((cache, list(cache.iterdir())))
+        return made.to_json()
+
+    monkeypatch.setattr(bench_recipes, "job", measured)
     monkeypatch.setattr(bench_recipes, "first_step", lambda recipe: {"first step cold seconds": 20.0})
     found = list(bench_recipes.run(("images/lenet5", "lenet5"), 1, 0.1))
     assert [each.case for each in found] == ["lenet5", "lenet5"]
+    # compiled anew each time
+    assert len({cache for cache, _ in caches}) == 2 and all(content == [] for _, content in caches)
     lines = bench_recipes.table([*found, Skipped("mlp_mnist", "mnist is not prepared")]).splitlines()
     assert lines[1].split() == ["lenet5", "6,400", "10", "ms", "–", "20", "s", "–", "9.8e+07", "–", "4.5", "MB"]
     assert "mlp_mnist: mnist is not prepared" in lines
