@@ -16,9 +16,10 @@ from jaxdl.engine.folder import RunFolder, differences, plain
 from jaxdl.engine.judged import judged_metrics
 from jaxdl.engine.options import Options
 from jaxdl.engine.payload import named_shapes, unflatten
-from jaxdl.engine.program import Program, judged_nets, means, stream
+from jaxdl.engine.program import Program, means, stream
 from jaxdl.engine.record import summary
 from jaxdl.engine.seeds import SeedRuns
+from jaxdl.engine.transfer import judged_nets
 from jaxdl.engine.watcher import Silent, Watcher
 from jaxdl.errors import UserError
 

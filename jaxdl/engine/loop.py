@@ -18,11 +18,12 @@ from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.judged import judged_metrics, last_training_metrics, split_rows
 from jaxdl.engine.payload import all_finite, pack, save_alone, unpack, without_poison
 from jaxdl.engine.position import Position
-from jaxdl.engine.program import Program, means, stream, transferred
+from jaxdl.engine.program import Program, means, stream
 from jaxdl.engine.record import Trained
 from jaxdl.engine.signals import Interrupted, Signals
 from jaxdl.engine.staging import Stager
 from jaxdl.engine.state import Mean, State
+from jaxdl.engine.transfer import transferred
 from jaxdl.engine.watcher import Silent, Watcher
 from jaxdl.errors import UserError
 
@@ -151,7 +152,7 @@ class _Run:
         start = jnp.asarray(self.position.start, jnp.int32)
         self.state = self.layout.place(state.replace(step=start), self.program.template)
         if self._keeps_best():
-            self._keep_best([True] * len(self.seeds))
+            self.best = self.program.best(self.best, self.state, np.full(len(self.seeds), True))
 
     def train(self) -> None:
         """All phases from here to the end."""
@@ -182,6 +183,9 @@ class _Run:
 
     def _train_phase(self) -> None:
         position = self.position
+        last = position.phase + 1 == len(self.experiment.phases)
+        splits = [*self.phase.evaluations.values(), *(self.experiment.final.values() if last else ())]
+        self.program.evaluate_ahead(self.state, map(self.trainer.stager.evaluation, splits), self.evaluation_keys)
         while position.t < self.phase.steps and self._active():
             stop, count = processes.agree(self.signals.pending, self._chunk_length())
             if stop:
@@ -280,9 +284,8 @@ class _Run:
         if hasattr(phase.task, "probe"):
             start = np.array(position.start, np.int32)
             source = self.trainer.stager.stage(phase.source, position.t, 1, position.t + 1, self.data_keys)
-            self._log(
-                "probe", self.program.probe(self.state, source, self.data_keys, self.evaluation_keys, start), position.t
-            )
+            sums = self.program.probe(self.state, source, self.data_keys, self.evaluation_keys, start)
+            self._log("probe", sums, position.t)
         if not phase.evaluations:
             return
         found: list[dict[str, float]] = [{} for _ in self.seeds]
@@ -300,15 +303,12 @@ class _Run:
         name, mode = phase.objective
         improved = [position.active(i) and position.judge(i, found[i].get(name), mode) for i in range(len(self.seeds))]
         if self._keeps_best() and any(improved):
-            self._keep_best(improved)
+            self.best = self.program.best(self.best, self.state, np.array(improved))
         for i in range(len(self.seeds)):
             history = [values[i] for values in position.history]
             rule = phase.stop is not None and phase.stop(history)
             if position.active(i) and (rule or (phase.patience and position.waiting[i] >= phase.patience)):
                 position.stopped[i] = position.t
-
-    def _keep_best(self, improved: list[bool]) -> None:
-        self.best = self.program.best(self.best, self.state, np.array(improved))
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -362,7 +362,7 @@ class _Run:
         return position
 
     def _interrupt(self) -> None:
-        self._await(0)
+        self.program.give_up()
         self._save()
         raise Interrupted
 

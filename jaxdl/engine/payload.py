@@ -10,7 +10,8 @@ from jaxdl.engine.checkpoint import Checkpoints, compare
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.digest import flatten_with_names, part_name
 from jaxdl.engine.position import Position
-from jaxdl.engine.program import Program, judged_nets
+from jaxdl.engine.program import Program
+from jaxdl.engine.transfer import judged_nets
 
 
 def pack(program: Program, layout: Layout, state: Any, best: Any, sums: Any) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ with shardings or pmap (devices), donation.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,17 +17,19 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxdl.engine import processes
 from jaxdl.engine.devices import AXIS, Layout
-from jaxdl.engine.digest import part_name
 from jaxdl.engine.evaluation import evaluate_streamed
 from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Phase
 from jaxdl.engine.state import Mean, State
-from jaxdl.errors import UserError
+from jaxdl.engine.transfer import adopt, judged_nets
 from jaxdl.target import target_platform
 
 # bytes of parameters
 _TINY = 65_536
+# XLA compiles without Python's lock
+_BESIDE = ThreadPoolExecutor(1, "compile")
 # programs that run once in a while: compiled in half the time
 _RARE = ("probe",)
 STREAMS = ("init", "data", "step", "evaluation", "transfer")
@@ -54,6 +56,7 @@ class Program:
         self.compile_seconds = 0.0
         self.flops_per_step: float | None = None
         self._compiled: dict = {}
+        self._ahead: dict[Any, Future] = {}
         keys = jnp.zeros((seeds, 2), jnp.uint32)
         self.template = jax.eval_shape(self._init, keys, self.hyper())
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.template)
@@ -120,10 +123,19 @@ class Program:
         """Metric sums [S] over all of `source` with the State that is judged."""
         if getattr(source, "streamed", False):
             return evaluate_streamed(self, state, source, keys)
-        common = self.layout.place_common((keys, np.int32(source.num_batches)))
-        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(source))
-        name = ("evaluate", jax.tree.structure(source), shapes)
-        return self.host_sums(self.call(name, self._build_evaluate, (state, source, *common)))
+        return self.host_sums(self.call(*self._evaluation(state, source, keys)))
+
+    def evaluate_ahead(self, state, sources, keys) -> None:
+        """Compiles what `evaluate` will need, for each source, while other programs are compiled and run."""
+        # several processes, and pmap's devices, must meet each other's programs in one order
+        if processes.count() > 1 or self.layout.axis:
+            return
+        for source in sources:
+            if not getattr(source, "streamed", False):
+                name, build, arguments = self._evaluation(state, source, keys)
+                described = jax.tree.map(_described, arguments)
+                if name not in self._compiled and name not in self._ahead:
+                    self._ahead[name] = _BESIDE.submit(self._executable, name, build, described)
 
     def probe(self, state, source, data_keys, keys, start) -> dict[str, Mean]:
         """The task's diagnostics on the batch that comes next."""
@@ -139,6 +151,16 @@ class Program:
     def judged(self, state, best):
         """`state` with the networks of `best`."""
         return self.call("judged", self._build_judged, (state, best))
+
+    def _evaluation(self, state, source, keys) -> tuple:
+        common = self.layout.place_common((keys, np.int32(source.num_batches)))
+        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(source))
+        return ("evaluate", jax.tree.structure(source), shapes), self._build_evaluate, (state, source, *common)
+
+    def give_up(self) -> None:
+        """Compiles nothing more ahead: the run ends here."""
+        for future in self._ahead.values():
+            future.cancel()
 
     # --- one seed, one device --------------------------------------------------------------------------------------
 
@@ -324,16 +346,23 @@ class Program:
         except jax.errors.JaxRuntimeError:  # an XLA without these options
             return lowered.compile()
 
+    def _executable(self, name, build, args):
+        compile = functools.partial(self._compile, rare=name in _RARE)
+        return self.executables.compiled(build().lower(*args), self.layout.devices, compile)
+
     def call(self, name, build, args):
         if name not in self._compiled:
             began = time.perf_counter()
-            lowered = build().lower(*args)
-            compile = functools.partial(self._compile, rare=name in _RARE)
-            self._compiled[name] = self.executables.compiled(lowered, self.layout.devices, compile)
+            found = self._ahead.pop(name).result() if name in self._ahead else self._executable(name, build, args)
+            self._compiled[name] = found
             self.compile_seconds += time.perf_counter() - began
         # whatever a program reads was placed before: a hidden copy would be paid again at each chunk
         with jax.transfer_guard("disallow"):
             return self._compiled[name](*args)
+
+
+def _described(leaf):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _apart(read, always):
@@ -343,47 +372,6 @@ def _apart(read, always):
     # XLA:CPU drops barriers before it fuses; a condition that always holds (and it cannot know that) stays
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(read))
     return lax.cond(always, read, lambda: zeros)
-
-
-def adopt(state: State, initial: Mapping | None) -> State:
-    """`state` with the parameters and statistics of another run wherever name and shape fit.
-
-    Raises:
-      UserError: if nothing fits.
-    """
-    if initial is None:
-        return state
-    taken = []
-
-    def choose(path, leaf):
-        name = "/".join(map(part_name, path))
-        if name not in initial or initial[name].shape != leaf.shape:
-            return leaf
-        taken.append(name)
-        return jnp.asarray(initial[name], leaf.dtype)
-
-    nets = jax.tree_util.tree_map_with_path(choose, judged_nets(state))
-    if not taken:
-        raise UserError("--init_from: no parameter of that run has a name and shape of this model's")
-    found = {}
-    for name, net in state.nets.items():
-        found[name] = net.holding(nets[name]["params"], nets[name]["stats"])
-    return state.replace(nets=found)
-
-
-def transferred(function: Callable, old: State, fresh: State, keys: np.ndarray) -> State:
-    """`function(old, fresh, key)` for each seed: a phase's first State [S, ...]."""
-    old, fresh = jax.tree.map(jnp.asarray, (old, fresh))
-
-    def one(args):
-        return function(args[0], args[1], jax.random.wrap_key_data(args[2]))
-
-    return jax.jit(lambda *args: jax.lax.map(one, args))(old, fresh, jnp.asarray(keys))
-
-
-def judged_nets(state: State) -> dict:
-    """What is kept of the best networks: {name: {"params", "stats"}}."""
-    return {name: {"params": net.params, "stats": net.stats} for name, net in state.nets.items()}
 
 
 def means(sums: dict[str, Mean], seed_index: int) -> dict[str, float]:

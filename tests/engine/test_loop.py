@@ -2,28 +2,29 @@
 
 import contextlib
 import dataclasses
+import threading
 
 import jax
 import numpy as np
 import pytest
 import tiny
-from runs import interrupt, rows, train
 
 from jaxdl.data.source import Resident
 from jaxdl.engine import loop
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.program import Program, means, stream
 from jaxdl.engine.state import Mean
+from runs import interrupt, rows, train
 
 
 @contextlib.contextmanager
 def compilations():
-    """A list that grows by one with each program that is compiled, or read from the cache."""
-    seen = []
+    """A list that grows by one with each program that this thread compiles, or reads from the cache."""
+    seen, thread = [], threading.get_ident()
     open_ = [True]
 
     def listen(event, duration, **_):
-        if open_[0] and "backend_compile" in event:
+        if open_[0] and "backend_compile" in event and threading.get_ident() == thread:
             seen.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
@@ -195,3 +196,25 @@ def test_each_step_has_a_key_a_batch_and_a_number_of_its_own(tmp_path):
         assert row["key"] == float(jax.random.uniform(key))
         batch = phases[phase].source.batch(t, jax.random.wrap_key_data(stream((5,), "data", phase)[0]))
         assert row["first"] == float(batch["x"][0, 0])
+
+
+def test_evaluations_are_compiled_beside_training(tmp_path, monkeypatch):
+    made, executable = {}, Program._executable
+
+    def noted(self, name, build, arguments):
+        made[name if isinstance(name, str) else name[0]] = threading.get_ident()
+        return executable(self, name, build, arguments)
+
+    monkeypatch.setattr(Program, "_executable", noted)
+    train(tiny.regression(), tmp_path)
+    here = threading.get_ident()
+    assert made["train"] == here and made["evaluate"] != here
+
+
+def test_what_fails_beside_training_fails_the_run(tmp_path, monkeypatch):
+    def broken(self, *_):
+        raise ZeroDivisionError("no metrics")
+
+    monkeypatch.setattr(Program, "_evaluate", broken)
+    with pytest.raises(ZeroDivisionError, match="no metrics"):
+        train(tiny.regression(), tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import recipe_files
 from experiments.recipes import deep_ae
-from jaxdl.engine.program import transferred
+from jaxdl.engine.transfer import transferred
 
 
 def small():
