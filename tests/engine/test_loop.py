@@ -212,7 +212,7 @@ def test_evaluations_are_compiled_beside_training(tmp_path, monkeypatch):
 
 
 def test_what_fails_beside_training_fails_the_run(tmp_path, monkeypatch):
-    def broken(self, *_):
+    def broken(self, *_, **__):
         raise ZeroDivisionError("no metrics")
 
     monkeypatch.setattr(Program, "_evaluate", broken)
