@@ -198,9 +198,12 @@ def _their_rbm(config: Any) -> Runs:
 
 
 def _dcgan_config() -> Any:
-    from experiments.recipes.dcgan import VARIANTS
+    from experiments.gans import GanConfig
+    from experiments.recipes.dcgan import VARIANTS, ModelConfig
 
-    return VARIANTS["mnist"]
+    # the paper's layers alone, so that both sides measure convolutions
+    found = dataclasses.replace(VARIANTS["mnist"], model=ModelConfig(generator=(64, 32), discriminator=(32, 64)))
+    return dataclasses.replace(found, gan=GanConfig(latent=64), train=dataclasses.replace(found.train, batch_size=64))
 
 
 def _our_dcgan(config: Any) -> Any:
