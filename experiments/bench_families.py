@@ -298,7 +298,7 @@ FAMILIES = {
         "100 images",
     ),
     "torch/dcgan": Family(
-        "DCGAN on 28x28, batch 64, one step of both networks (dcgan:mnist)",
+        "DCGAN 64-32 on 28x28, batch 64, one step of both networks (dcgan:mnist without hidden layers)",
         _dcgan_config,
         _our_dcgan,
         _their_dcgan,

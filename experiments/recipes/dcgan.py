@@ -16,7 +16,7 @@ images. It cannot be compared with a FID of Inception features. Measured: the RE
 of 256 units, as InfoGAN's networks for MNIST have (Chen et al. 2016, arXiv:1606.03657): 28x28 pixels leave room for two
 convolutions where the paper has four, and a discriminator that ends with them adds up what it sees in patches of 10x10
 pixels, so that the samples were crisp strokes put together to no digit. And the discriminator pays for its gradient at
-real images (R1, Mescheder et al. 2018, arXiv:1801.04406) in every fourth step, which keeps it from winning in long runs.
+real images (R1, Mescheder et al. 2018, arXiv:1801.04406) in every fourth step, so that it does not win as training goes on.
 """
 
 from dataclasses import dataclass, replace
@@ -60,7 +60,7 @@ VARIANTS = {
         gan=GanConfig(gradient_penalty=0.05, penalty_every=4),
         model=ModelConfig(generator_hidden=(256,), discriminator_hidden=(256,)),
         train=TrainConfig(
-            steps=30000, batch_size=64, eval_batch_size=500, log_every=200, eval_every=3000, checkpoint_every=3000
+            steps=20000, batch_size=64, eval_batch_size=500, log_every=200, eval_every=2000, checkpoint_every=2000
         ),
     )
 }
