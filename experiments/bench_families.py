@@ -198,9 +198,12 @@ def _their_rbm(config: Any) -> Runs:
 
 
 def _dcgan_config() -> Any:
-    from experiments.recipes.dcgan import VARIANTS
+    from experiments.gans import GanConfig
+    from experiments.recipes.dcgan import VARIANTS, ModelConfig
 
-    return VARIANTS["mnist"]
+    # the paper's layers alone, so that both sides measure convolutions
+    found = dataclasses.replace(VARIANTS["mnist"], model=ModelConfig(generator=(64, 32), discriminator=(32, 64)))
+    return dataclasses.replace(found, gan=GanConfig(latent=64), train=dataclasses.replace(found.train, batch_size=64))
 
 
 def _our_dcgan(config: Any) -> Any:
@@ -295,7 +298,7 @@ FAMILIES = {
         "100 images",
     ),
     "torch/dcgan": Family(
-        "DCGAN on 28x28, batch 64, one step of both networks (dcgan:mnist)",
+        "DCGAN 64-32 on 28x28, batch 64, one step of both networks (dcgan:mnist without hidden layers)",
         _dcgan_config,
         _our_dcgan,
         _their_dcgan,

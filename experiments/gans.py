@@ -30,6 +30,7 @@ class GanConfig:
         0.0, "weight γ of the discriminator's squared gradient at real examples (R1); 0: off", minimum=0.0
     )
     penalty_half_life: int = setting(0, "steps in which γ falls to a half; 0: constant", minimum=0)
+    penalty_every: int = setting(1, "the penalty is paid in every n-th step, n times as much", minimum=1)
 
 
 def adversarial(
@@ -64,6 +65,7 @@ def adversarial(
         simultaneous=gan.simultaneous,
         penalty=gan.gradient_penalty > 0,
         penalty_half_life=gan.penalty_half_life,
+        penalty_every=gan.penalty_every,
         ema_decay=config.optimizer.ema_decay,
         **changes,
     )

@@ -59,13 +59,18 @@ class ConvGenerator(nn.Module):
     The generator of DCGAN (Radford, Metz and Chintala 2016, arXiv:1511.06434) for images whose sides 2^n divides, n
     the number of `features`. The output is sigmoid(2h) = (tanh(h) + 1) / 2, DCGAN's tanh on pixels in 0 ... 1.
 
+    The paper's four doublings let it compose a whole from 4x4; an image whose sides only 4 divides has two. Dense layers
+    before them, as in InfoGAN's networks for MNIST (Chen et al. 2016, arXiv:1606.03657), take their place.
+
     Attributes:
       image: (H, W, C) of an image.
       features: maps before each doubling, from the smallest map to the largest.
+      hidden: widths of dense layers before the first map, each with batch norm and ReLU; none in the paper.
     """
 
     image: tuple[int, int, int]
     features: Sequence[int] = (64, 32)
+    hidden: Sequence[int] = ()
 
     @nn.compact
     def __call__(self, z: Array, train: bool = False) -> Array:
@@ -75,7 +80,10 @@ class ConvGenerator(nn.Module):
           ValueError: if 2^n does not divide H and W.
         """
         height, width = smallest_map(self.image, len(self.features))
-        x = nn.Dense(height * width * self.features[0], use_bias=False, kernel_init=_INIT)(z)
+        x = z
+        for units in self.hidden:
+            x = nn.relu(BatchNorm()(nn.Dense(units, use_bias=False, kernel_init=_INIT)(x), train))
+        x = nn.Dense(height * width * self.features[0], use_bias=False, kernel_init=_INIT)(x)
         x = x.reshape(-1, height, width, self.features[0])
         for maps in self.features[1:]:
             x = nn.relu(BatchNorm()(x, train))
@@ -87,13 +95,16 @@ class ConvGenerator(nn.Module):
 class ConvDiscriminator(nn.Module):
     """Images to the logit of being real: convolutions that halve the map, leaky ReLU 0.2, batch norm after all but the first.
 
-    The discriminator of DCGAN; see `ConvGenerator`.
+    The discriminator of DCGAN; see `ConvGenerator`. Without hidden layers its logit is a sum over the smallest map, each
+    term of which sees a patch of the image, 10x10 after two halvings.
 
     Attributes:
       features: maps after each halving, from the largest map to the smallest.
+      hidden: widths of dense layers after the last map, each with batch norm and leaky ReLU; none in the paper.
     """
 
     features: Sequence[int] = (32, 64)
+    hidden: Sequence[int] = ()
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -107,7 +118,10 @@ class ConvDiscriminator(nn.Module):
         for maps in self.features[1:]:
             x = _halving(maps, use_bias=False)(x)
             x = leaky_relu(BatchNorm()(x, train), SLOPE)
-        return nn.Dense(1, kernel_init=_INIT)(x.reshape(x.shape[0], -1))[:, 0]
+        x = x.reshape(x.shape[0], -1)
+        for units in self.hidden:
+            x = leaky_relu(BatchNorm()(nn.Dense(units, use_bias=False, kernel_init=_INIT)(x), train), SLOPE)
+        return nn.Dense(1, kernel_init=_INIT)(x)[:, 0]
 
 
 def _halving(maps: int, use_bias: bool) -> Conv:

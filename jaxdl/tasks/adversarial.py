@@ -52,6 +52,8 @@ class Adversarial:
       simultaneous: G answers D as it was before this step.
       penalty: whether D pays γ/2 |∇_x D(x)|² on real x (R1, Mescheder et al. 2018).
       penalty_half_life: steps in which γ falls to a half; 0: constant.
+      penalty_every: D pays in every n-th step, n times as much: nearly the same path for a part of the arithmetic ("lazy
+        regularization", Karras et al. 2020, arXiv:1912.04958, appendix B).
       measure: samples -> ({name: [B]}, groups [B, K]) for evaluation. The values are averaged. A row of `groups` holds a
         one at the sample's group (its mode, its class), or zeros only if it counts for none; how many groups have at
         least a tenth of their fair share of a batch is averaged over batches.
@@ -74,6 +76,7 @@ class Adversarial:
     simultaneous: bool = False
     penalty: bool = False
     penalty_half_life: int = 0
+    penalty_every: int = 1
     measure: Callable[[Array], tuple[dict[str, Array], Array]] | None = None
     groups: str = "modes"
     describe: Callable[[Array], dict[str, Array]] | None = None
@@ -126,7 +129,7 @@ class Adversarial:
             hyper["gradient_penalty"] *= jnp.exp2(-state.step.astype(jnp.float32) / self.penalty_half_life)
         samples = lax.stop_gradient(samples)
         grads, (stats, metrics) = jax.grad(self._discriminator_total, has_aux=True)(
-            net.params, net.stats, batch, samples, hyper
+            net.params, net.stats, batch, samples, hyper, state.step
         )
         rates = {**hyper, "learning_rate": hyper["learning_rate"] * hyper["discriminator_rate"]}
         net = self._updated(net, grads, stats, rates)
@@ -198,11 +201,11 @@ class Adversarial:
             )
         return logits, updated.get("batch_stats", {})
 
-    def _discriminator_total(self, params, stats, batch: Batch, samples: Array, hyper):
+    def _discriminator_total(self, params, stats, batch: Batch, samples: Array, hyper, step: Array):
         mask = batch["mask"]
         count = self._pmean(mask.sum())
         x = batch[self.inputs]
-        penalty = self._gradient_penalty(params, stats, x, batch) if self.penalty else jnp.zeros(())
+        penalty = self._penalty(params, stats, x, batch, step) if self.penalty else None
         real, stats = self._discriminate(params, stats, x, batch)
         fake, stats = self._discriminate(params, stats, samples, batch)
         loss = Mean.of(real_loss(real, hyper["real_smoothing"]) + fake_loss(fake), mask)
@@ -212,10 +215,20 @@ class Adversarial:
             "fake_probability": Mean.of(nn.sigmoid(fake), mask),
         }
         total = loss.total
-        if self.penalty:
-            metrics["gradient_penalty"] = Mean.of(penalty, mask)
-            total = total + 0.5 * hyper["gradient_penalty"] * metrics["gradient_penalty"].total
+        if penalty is not None:
+            metrics["gradient_penalty"] = penalty
+            total = total + 0.5 * self.penalty_every * hyper["gradient_penalty"] * penalty.total
         return total / count, (stats, metrics)
+
+    def _penalty(self, params, stats, x: Array, batch: Batch, step: Array) -> Mean:
+        """The mean of `_gradient_penalty`; of no rows in a step that does not pay."""
+
+        def paid() -> Mean:
+            return Mean.of(self._gradient_penalty(params, stats, x, batch), batch["mask"])
+
+        if self.penalty_every == 1:
+            return paid()
+        return lax.cond(step % self.penalty_every == 0, paid, lambda: Mean(jnp.float32(0.0), jnp.float32(0.0)))
 
     def _gradient_penalty(self, params, stats, x: Array, batch: Batch) -> Array:
         """|∇_x D(x)|² for each row, [B]."""

@@ -131,6 +131,20 @@ def test_a_step_is_the_one_written_out(simultaneous, penalty):
     assert ("gradient_penalty" in metrics) == penalty
 
 
+@pytest.mark.parametrize(("step", "paid"), [(6, True), (7, False)])
+def test_a_lazy_penalty_is_paid_in_every_third_step_and_threefold(step, paid):
+    state = start(game()).replace(step=jnp.int32(step))
+    dear = state.replace(hyper={**state.hyper, "gradient_penalty": 3 * state.hyper["gradient_penalty"]})
+    after, metrics = jax.jit(game(penalty=True, penalty_every=3).step)(state, BATCH, KEY)
+    wanted, measured = jax.jit(game(penalty=paid).step)(dear, BATCH, KEY)
+    for a, b in zip(jax.tree.leaves(after.nets), jax.tree.leaves(wanted.nets), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert float(metrics["gradient_penalty"].count) == (12 if paid else 0)
+    if paid:
+        total = float(measured["gradient_penalty"].total)
+        assert float(metrics["gradient_penalty"].total) == pytest.approx(total, rel=1e-5)
+
+
 def test_k_steps_take_k_batches_and_only_the_last_meets_the_generator():
     """A batch of 3·B rows is three batches: row r in number r mod 3; samples are drawn by row."""
     task, one = game(discriminator_steps=3), game()
@@ -228,6 +242,32 @@ def test_dcgan_makes_and_judges_images_of_the_right_size():
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == sizes + norms
     logits = jax.jit(lambda x: discriminator.init_with_output(jax.random.key(0), x, False)[0])(images)
     assert logits.shape == (3,)
+
+
+def test_hidden_layers_have_their_parameters():
+    generator, discriminator = ConvGenerator((8, 8, 1), (3, 2), (5, 6)), ConvDiscriminator((2, 3), (7,))
+    made = jax.jit(lambda z: generator.init(jax.random.key(0), z))(jnp.zeros((2, 4)))["params"]
+    maps, norms = 16 * 3 * 2 + 16 * 2 + 1, 2 * (5 + 6 + 3 + 2)
+    assert sum(leaf.size for leaf in jax.tree.leaves(made)) == 4 * 5 + 5 * 6 + 6 * 2 * 2 * 3 + maps + norms
+    judge = jax.jit(lambda x: discriminator.init(jax.random.key(0), x))(jnp.zeros((2, 8, 8, 1)))["params"]
+    maps, norms = 16 * 2 + 2 + 16 * 2 * 3, 2 * (3 + 7)
+    assert sum(leaf.size for leaf in jax.tree.leaves(judge)) == maps + 2 * 2 * 3 * 7 + (7 + 1) + norms
+
+
+@pytest.mark.parametrize("hidden", [(), (8,)])
+def test_only_hidden_layers_compare_the_corners_of_an_image(hidden):
+    """Without them the logit is a sum over patches: what two far changes do together is what each does alone."""
+    model = ConvDiscriminator((4, 4), hidden)
+    blank, left, right, both = (np.full((28, 28, 1), 0.5, np.float32) for _ in range(4))
+    for image in (left, both):
+        image[:5, :5] = 1.0
+    for image in (right, both):
+        image[-5:, -5:] = 1.0
+    images = jnp.stack([blank, left, right, both])
+    logits = jax.jit(lambda x: model.init_with_output(jax.random.key(0), x)[0])(images)
+    together, alone = logits[3] - logits[0], logits[1] + logits[2] - 2 * logits[0]
+    scale = float(jnp.abs(logits[1:] - logits[0]).max())
+    assert (abs(float(together - alone)) > 1e-2 * scale) == bool(hidden)
 
 
 def test_images_that_cannot_be_halved_are_refused():
