@@ -22,6 +22,18 @@ def compilation_cache(tmp_path_factory):
         jax.config.update(name, value)
 
 
+def _unoptimized():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+# programs that run for a few steps need no optimising: they compile in half the time. What users run is compiled as they
+# do in test_every_recipe.py
+quickly_compiled = pytest.fixture(_unoptimized)
+module_quickly_compiled = pytest.fixture(scope="module")(_unoptimized)
+
+
 @pytest.fixture
 def one_thread():
     """PyTorch's threads wait actively, which on a busy machine takes the cores from those that work."""

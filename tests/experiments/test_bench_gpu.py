@@ -20,13 +20,8 @@ from experiments.bench_process import job
 from experiments.mfu import Peak, known_peak, mfu, network_flops, peak, transformer_flops
 from jaxdl.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Toys measure nothing, so that nothing is lost by slow programs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+# toys measure nothing
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 @pytest.fixture

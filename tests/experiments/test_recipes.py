@@ -43,14 +43,6 @@ def elsewhere(tmp_path, monkeypatch, compilation_cache):
     monkeypatch.setenv("TFDS_DATA_DIR", str(SHARED))
 
 
-@pytest.fixture
-def quickly_compiled():
-    """Programs that run for a few steps need no optimising; what users run, test_every_recipe.py compiles as they do."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_runs_in_a_few_steps_and_leaves_a_whole_run_folder(recipe, capsys, quickly_compiled):
     if (name := needs(recipe)) and not REAL[name].exists():
