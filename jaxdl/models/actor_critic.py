@@ -1,5 +1,6 @@
 """Networks of agents: a policy with a value, and action values; on vectors or on small images."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -9,11 +10,13 @@ from flax import linen as nn
 
 from jaxdl.nn.activations import get_activation
 from jaxdl.nn.convolution import Conv
+from jaxdl.nn.dense import small_product
 from jaxdl.nn.initializers import orthogonal
 
 Array = jax.Array
 
 _HIDDEN_GAIN = math.sqrt(2.0)
+_dense = functools.partial(nn.Dense, dot_general=small_product)
 
 
 class Torso(nn.Module):
@@ -40,7 +43,7 @@ class Torso(nn.Module):
             x = act(x, train)
         x = x.reshape(x.shape[0], -1)
         for width in self.features:
-            x = act(nn.Dense(width, kernel_init=orthogonal(_HIDDEN_GAIN))(x), train)
+            x = act(_dense(width, kernel_init=orthogonal(_HIDDEN_GAIN))(x), train)
         return x
 
 
@@ -69,8 +72,8 @@ class ActorCritic(nn.Module):
         actor = critic = Torso(*shape, name="torso" if self.shared else "actor")(x, train)
         if not self.shared:
             critic = Torso(*shape, name="critic")(x, train)
-        logits = nn.Dense(self.num_actions, kernel_init=orthogonal(0.01), name="policy")(actor)
-        values = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(critic)
+        logits = _dense(self.num_actions, kernel_init=orthogonal(0.01), name="policy")(actor)
+        values = _dense(1, kernel_init=orthogonal(1.0), name="value")(critic)
         return logits, values[:, 0]
 
 
@@ -93,8 +96,8 @@ class QNetwork(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Maps observations [B, *O] to values [B, A]."""
         x = Torso(self.features, self.maps, self.activation, name="torso")(x, train)
-        values = nn.Dense(self.num_actions, kernel_init=orthogonal(1.0), name="values")(x)
+        values = _dense(self.num_actions, kernel_init=orthogonal(1.0), name="values")(x)
         if not self.dueling:
             return values
-        state_value = nn.Dense(1, kernel_init=orthogonal(1.0), name="state_value")(x)
+        state_value = _dense(1, kernel_init=orthogonal(1.0), name="state_value")(x)
         return state_value + values - jnp.mean(values, axis=-1, keepdims=True)

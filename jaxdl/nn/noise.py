@@ -65,6 +65,13 @@ def row_uniform(keys: Array, shape: Sequence[int]) -> Array:
     return (row_bits(keys, shape) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2.0**-24)
 
 
+def row_gumbel(keys: Array, shape: Sequence[int]) -> Array:
+    """Standard Gumbel noise -log(-log u) with u uniform in (0, 1), float32, [B, *shape]; see `row_bits`."""
+    # odd multiples of 2^-24: never 0, never 1
+    u = ((row_bits(keys, shape) >> jnp.uint32(9)).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
+    return -jnp.log(-jnp.log(u))
+
+
 def row_bernoulli(keys: Array, probabilities: Array) -> Array:
     """Zeros and ones with `probabilities` [B, ...] rounded to multiples of 2^-16, in their dtype; see `row_bits`."""
     bits = row_bits(keys, probabilities.shape[1:], jnp.uint16)

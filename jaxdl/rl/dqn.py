@@ -179,7 +179,7 @@ class DQN:
 
         def act(observations, noise):
             uniform, action = noise
-            return jnp.where(uniform < epsilon, action, self._values(params, observations).argmax(axis=-1))
+            return jnp.where(uniform < epsilon, action, self._values(params, observations).argmax(axis=-1)), ()
 
         return rollout(for_training(self.environment), local["environment"], act, draws, keys)
 

@@ -109,10 +109,14 @@ class AutoReset(_Wrapper):
         inner, observation = self.environment.reset(key)
         return Running(inner, observation), observation
 
-    def step(self, state: Running, action: Array, key: Array) -> tuple[Running, TimeStep]:
-        """See `Environment.step`; `key` is also used for where the next episode begins."""
+    def fresh(self, key: Array) -> Running:
+        """Where the next episode begins if the step with this `key` ends one."""
+        return Running(*self.environment.reset(jax.random.fold_in(key, 1)))
+
+    def step(self, state: Running, action: Array, key: Array, fresh: Running | None = None) -> tuple[Running, TimeStep]:
+        """See `Environment.step`; `fresh` is `self.fresh(key)`, where that was computed before."""
         inner, found = self.environment.step(state.inner, action, key)
-        fresh = Running(*self.environment.reset(jax.random.fold_in(key, 1)))
+        fresh = self.fresh(key) if fresh is None else fresh
         same = Running(inner, found.observation)
         return jax.tree.map(lambda new, old: jnp.where(found.done, new, old), fresh, same), found
 
@@ -149,9 +153,13 @@ class EpisodeStatistics(_Wrapper):
         inner, observation = self.environment.reset(key)
         return Counted(inner, jnp.float32(0.0), jnp.int32(0), jnp.bool_(False)), observation
 
-    def step(self, state: Counted, action: Array, key: Array) -> tuple[Counted, TimeStep]:
-        """See `Environment.step`."""
-        inner, found = self.environment.step(state.inner, action, key)
+    def fresh(self, key: Array) -> Running:
+        """See `AutoReset.fresh`."""
+        return self.environment.fresh(key)
+
+    def step(self, state: Counted, action: Array, key: Array, fresh: Running | None = None) -> tuple[Counted, TimeStep]:
+        """See `AutoReset.step`."""
+        inner, found = self.environment.step(state.inner, action, key, fresh)
         total = jnp.where(state.ended, 0.0, state.total) + found.reward
         length = jnp.where(state.ended, 0, state.length) + 1
         return Counted(inner, total, length, found.done), found

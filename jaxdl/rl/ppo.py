@@ -19,6 +19,7 @@ from jax import lax
 
 from jaxdl.engine.experiment import Metrics
 from jaxdl.engine.state import Mean, Net, State
+from jaxdl.nn.noise import row_gumbel
 from jaxdl.rl.environment import Environment, for_training, row_keys
 from jaxdl.rl.returns import generalized_advantages
 from jaxdl.rl.rollout import Experience, first_states, greedy_metrics, play, record, rollout
@@ -147,12 +148,13 @@ class PPO:
         return tree if self.axis is None else lax.pmean(tree, self.axis)
 
     def _act(self, params, local, key: Array, keys: Array):
-        """A rollout with actions argmax_a (logit_a + Gumbel noise), which is a draw from the softmax."""
+        """A rollout with actions argmax_a (logit_a + Gumbel noise), which is a draw from the softmax; keeps the logits."""
         shape = (self.config.rollout, self.environment.num_actions)
-        draws = jax.vmap(lambda key: jax.random.gumbel(key, shape))(row_keys(key, local["row"]))
+        draws = row_gumbel(row_keys(key, local["row"]), shape)
 
         def act(observations, noise):
-            return (self._apply(params, observations)[0] + noise).argmax(axis=-1)
+            logits = self._apply(params, observations)[0]
+            return (logits + noise).argmax(axis=-1), logits
 
         environment = for_training(self.environment)
         return rollout(environment, local["environment"], act, jnp.swapaxes(draws, 0, 1), keys)
@@ -162,14 +164,12 @@ class PPO:
         found, shape = experience.found, experience.observation.shape[2:]
         time, size = experience.action.shape
         both = jnp.swapaxes(jnp.concatenate([experience.observation, found.observation]), 0, 1)
-        logits, values = self._apply(params, both.reshape(-1, *shape))
+        values = self._apply(params, both.reshape(-1, *shape))[1]
         values, next_values = jnp.swapaxes(values.reshape(size, 2, time), 0, 1)
         time_first = (found, values.T, next_values.T)
         advantage = generalized_advantages(*time_first, hyper["discount"], hyper["trace"]).T
-        action = experience.action.T
-        logits = logits.reshape(size, 2 * time, -1)[:, :time]
-        log_probability = log_probability_of(logits, action)
-        return Rollout(both[:, :time], action, log_probability, advantage, advantage + values)
+        log_probability = log_probability_of(experience.kept, experience.action).T
+        return Rollout(both[:, :time], experience.action.T, log_probability, advantage, advantage + values)
 
     def _update(self, net: Net, data: Rollout, key: Array, hyper) -> tuple[Net, Metrics]:
         """`epochs` passes over the rollout, each in a new order of time."""
@@ -209,4 +209,6 @@ class PPO:
 
 def log_probability_of(logits: Array, action: Array) -> Array:
     """Log softmax [...] of `logits` [..., A] at `action` [...]."""
-    return jnp.take_along_axis(jax.nn.log_softmax(logits), action[..., None], axis=-1)[..., 0]
+    # a sum, because a gather's gradient is a slow scatter
+    chosen = action[..., None] == jnp.arange(logits.shape[-1])
+    return jnp.where(chosen, jax.nn.log_softmax(logits), 0.0).sum(axis=-1)

@@ -134,7 +134,7 @@ class QLearning:
 
         def act(observations, noise):
             uniform, action = noise
-            return jnp.where(uniform < epsilon, action, (observations @ values).argmax(axis=-1))
+            return jnp.where(uniform < epsilon, action, (observations @ values).argmax(axis=-1)), ()
 
         return rollout(for_training(self.training), state.local["environment"], act, draws, keys)
 

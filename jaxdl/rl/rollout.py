@@ -24,6 +24,7 @@ class Experience(NamedTuple):
     Attributes:
       observation: [T, B, *O], what the agent saw.
       action: [T, B] int32.
+      kept: leaves [T, B, ...], what the agent wants to know of its decision later.
       found: TimeStep of [T, B, ...], what the action led to, terminal observations included.
       total: [T, B], return of the episode up to here.
       length: [T, B], its length up to here.
@@ -31,6 +32,7 @@ class Experience(NamedTuple):
 
     observation: Array
     action: Array
+    kept: PyTree
     found: TimeStep
     total: Array
     length: Array
@@ -51,7 +53,7 @@ def first_states(environment: EpisodeStatistics, key: Array, count: int) -> dict
 def rollout(
     environment: EpisodeStatistics,
     states: Counted,
-    act: Callable[[Array, PyTree], Array],
+    act: Callable[[Array, PyTree], tuple[Array, PyTree]],
     noise: PyTree,
     keys: Array,
 ) -> tuple[Counted, Experience]:
@@ -60,7 +62,7 @@ def rollout(
     Args:
       environment: see `for_training`.
       states: [B, ...].
-      act: (observations [B, *O], one step's noise) -> actions [B] int32.
+      act: (observations [B, *O], one step's noise) -> actions [B] int32 and what to keep, leaves [B, ...].
       noise: leaves [T, B, ...], what exploration needs, drawn beforehand in one piece.
       keys: [B], used for the environments' own chance.
 
@@ -69,15 +71,17 @@ def rollout(
     """
     length = jax.tree.leaves(noise)[0].shape[0]
     chances = jnp.swapaxes(jax.vmap(lambda key: jax.random.split(key, length))(keys), 0, 1)
+    # all at once: random numbers in the loop would take longer than everything else in it
+    fresh = jax.vmap(jax.vmap(environment.fresh))(chances)
 
     def body(states, inputs):
-        noise, keys = inputs
+        noise, keys, fresh = inputs
         observation = states.observation
-        action = act(observation, noise)
-        states, found = jax.vmap(environment.step)(states, action, keys)
-        return states, Experience(observation, action, found, states.total, states.length)
+        action, kept = act(observation, noise)
+        states, found = jax.vmap(environment.step)(states, action, keys, fresh)
+        return states, Experience(observation, action, kept, found, states.total, states.length)
 
-    return lax.scan(body, states, (noise, chances))
+    return lax.scan(body, states, (noise, chances, fresh))
 
 
 def play(environment: Environment, act: Callable[[Array], Array], keys: Array) -> tuple[Array, Array]:

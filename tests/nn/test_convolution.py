@@ -8,6 +8,7 @@ from jax import lax
 
 from jaxdl.nn import convolution as module
 from jaxdl.nn.convolution import Conv, convolution
+from jaxdl.nn.unfolding import in_parts
 
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
@@ -91,6 +92,41 @@ def test_gradient_by_the_kernel_as_a_convolution_for_arrays_too_large_to_unfold(
     assert called
     for a, b in zip(ours, jax.jit(functools.partial(gradients, reference, options=options))(x, kernel), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["same", "sixteen_channels"])
+def test_gradient_by_the_kernel_in_parts_of_the_batch(case, monkeypatch):
+    monkeypatch.setattr(module, "_FEW_POSITIONS", 0)
+    x_shape, kernel_shape, options = CASES[case]
+    x, kernel = draw((6, *x_shape[1:]), kernel_shape)
+    monkeypatch.setattr(module, "_CACHED_UNFOLDED", x.size)
+    counts = []
+    whole = module.in_parts
+    monkeypatch.setattr(module, "in_parts", lambda *a: counts.append(a[3]) or whole(*a))
+    ours = jax.jit(functools.partial(gradients, convolution, options=options))(x, kernel)
+    for a, b in zip(ours, jax.jit(functools.partial(gradients, reference, options=options))(x, kernel), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    assert len(counts) == 1 and counts[0] > 1
+
+
+@pytest.mark.parametrize(("least", "parts"), [(1, 1), (2, 2), (5, 6), (7, 12), (13, 1)])
+def test_sums_over_parts_are_the_sum_over_the_batch(least, parts):
+    x, g = draw((12, 5), (12, 3))
+    sizes = []
+
+    def product(x, g):
+        sizes.append(x.shape[0])
+        return x.T @ g
+
+    found = jax.jit(lambda x, g: in_parts(product, x, g, least))(x, g)
+    np.testing.assert_allclose(found, x.T @ g, atol=1e-5)
+    assert set(sizes) == {12 // parts}
+    # to any order, as the convolution
+    both = [
+        jax.jit(jax.grad(lambda x, f=f: jnp.square(f(x)).sum()))(x)
+        for f in (lambda x: in_parts(product, x, g, least), lambda x: x.T @ g)
+    ]
+    np.testing.assert_allclose(*both, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdl.nn.noise import row_bernoulli, row_bits, row_uniform, threefry
+from jaxdl.nn import noise
+from jaxdl.nn.noise import row_bernoulli, row_bits, row_gumbel, row_uniform, threefry
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 
@@ -48,6 +49,15 @@ def test_uniform_numbers_lie_in_their_interval_evenly():
     assert u[0] >= 0 and u[-1] < 1
     # Kolmogorov-Smirnov at the 0.1 % level
     assert np.abs(u - (np.arange(len(u)) + 0.5) / len(u)).max() < 1.95 / np.sqrt(len(u))
+
+
+def test_gumbel_noise_has_its_distribution_and_is_finite_at_both_ends(monkeypatch):
+    found = np.sort(np.asarray(row_gumbel(jax.random.split(jax.random.key(4), 50), (400,))).reshape(-1))
+    cumulative = np.exp(-np.exp(-found))
+    assert np.abs(cumulative - (np.arange(len(found)) + 0.5) / len(found)).max() < 1.95 / np.sqrt(len(found))
+    for bits, u in ((0, 2.0**-24), (2**32 - 1, 1 - 2.0**-24)):
+        monkeypatch.setattr(noise, "row_bits", lambda keys, shape, bits=bits: jnp.full((1, *shape), bits, jnp.uint32))
+        np.testing.assert_allclose(row_gumbel(KEYS[:1], (1,)), -np.log(-np.log(u)), rtol=1e-5)
 
 
 def test_bernoulli_keeps_its_probabilities_and_zero_and_one_are_sure():

@@ -117,6 +117,12 @@ def test_bernoulli_nll_in_float64_and_scipy():
     np.testing.assert_allclose(gradient, special.expit(logits) - soft, atol=1e-6)
 
 
+def test_bernoulli_nll_keeps_its_digits_at_every_size():
+    logits = np.linspace(-80, 80, 4001).astype(np.float32)[:, None]
+    found = jax.jit(bernoulli_nll)(jnp.asarray(logits), jnp.ones_like(logits))
+    np.testing.assert_allclose(found, np.logaddexp(0, -logits[:, 0].astype(np.float64)), rtol=1e-6)
+
+
 def test_bernoulli_nll_in_the_tails():
     z = jnp.float32([1e4, -1e4, 1e4, -1e4, 30.0])
     t = jnp.float32([1, 0, 0, 1, 1])

@@ -133,7 +133,7 @@ def test_rollout_is_the_same_as_stepping_by_hand_and_rows_keep_their_chance():
     actions = jax.random.randint(KEY, (40, 4), 0, 2)
 
     def act(observations, noise):
-        return noise
+        return noise, ()
 
     run = jax.jit(lambda states, actions, keys: rollout(environment, states, act, actions, keys))
     end, whole = run(states, actions, row_keys(jax.random.key(1), rows))
@@ -148,6 +148,23 @@ def test_rollout_is_the_same_as_stepping_by_hand_and_rows_keep_their_chance():
     np.testing.assert_array_equal(same, ~done[:-1])
     assert (np.abs(whole.observation[1:][done[:-1]]) <= 0.05).all()
     np.testing.assert_array_equal(end.observation[~done[-1]], whole.found.observation[-1][~done[-1]])
+
+
+def test_where_episodes_begin_is_the_same_drawn_beforehand_or_in_the_step():
+    environment = for_training(CartPole(time_limit=9))
+    states, _ = jax.vmap(environment.reset)(row_keys(KEY, jnp.arange(3)))
+    keys = row_keys(jax.random.key(1), jnp.arange(3))
+    actions = jax.random.randint(KEY, (30, 3), 0, 2)
+    end, found = jax.jit(lambda s: rollout(environment, s, lambda o, n: (n, o[:, 0]), actions, keys))(states)
+    step = jax.jit(jax.vmap(environment.step))
+    chances = jax.vmap(lambda key: jax.random.split(key, 30))(keys)
+    for t in range(30):
+        np.testing.assert_allclose(states.observation, found.observation[t], atol=1e-6)
+        states, _ = step(states, actions[t], chances[:, t])
+    np.testing.assert_allclose(states.observation, end.observation, atol=1e-6)
+    np.testing.assert_array_equal(states.length, end.length)
+    np.testing.assert_array_equal(found.kept, found.observation[..., 0])
+    assert found.found.done.sum() > 8
 
 
 def test_play_and_record_tell_of_the_same_episodes():
@@ -264,7 +281,7 @@ def test_gymnaxs_games_keep_their_types_and_their_terminal_observation(gymnax):
     rows = jnp.arange(3)
     states, _ = jax.vmap(environment.reset)(row_keys(KEY, rows))
     noise = jnp.zeros((60, 3), jnp.int32)
-    end, found = jax.jit(lambda s: rollout(environment, s, lambda o, n: n, noise, row_keys(KEY, rows)))(states)
+    end, found = jax.jit(lambda s: rollout(environment, s, lambda o, n: (n, ()), noise, row_keys(KEY, rows)))(states)
     assert jax.tree.map(lambda leaf: leaf.dtype, end) == jax.tree.map(lambda leaf: leaf.dtype, states)
     assert found.found.terminated.any()
     t, row = np.argwhere(np.asarray(found.found.done))[0]

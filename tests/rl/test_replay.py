@@ -20,7 +20,7 @@ def experience(start):
     flags = numbers % 5 == 4
     found = TimeStep(numbers[..., None] + 0.5, numbers.astype(jnp.float32), flags, numbers % 7 == 6)
     observation = numbers[..., None].astype(jnp.float32)
-    return Experience(observation, numbers.astype(jnp.int32), found, numbers, numbers)
+    return Experience(observation, numbers.astype(jnp.int32), (), found, numbers, numbers)
 
 
 def test_the_ring_overwrites_the_oldest_steps_in_order():
@@ -64,7 +64,7 @@ def test_what_is_replayed_never_mixes_two_episodes():
     environment, rows = for_training(CartPole(time_limit=11)), jnp.arange(ROWS)
     states, _ = jax.vmap(environment.reset)(row_keys(jax.random.key(0), rows))
     actions = jax.random.randint(jax.random.key(1), (total, ROWS), 0, 2)
-    run = jax.jit(lambda states, keys: rollout(environment, states, lambda o, a: a, actions, keys)[1])
+    run = jax.jit(lambda states, keys: rollout(environment, states, lambda o, a: (a, ()), actions, keys)[1])
     whole = run(states, row_keys(jax.random.key(2), rows))
     ring, write = empty_ring(ROWS, 48, (4,)), jax.jit(insert)
     for start in range(0, total, STEPS):

@@ -1,0 +1,56 @@
+"""Dense layers of small networks, with a gradient that is fast on CPU.
+
+XLA:CPU has two kernels for matrix products: YNNPACK's, where the last axis of the first factor meets the first axis of the
+second, and Eigen's for the rest. The gradient by a layer's kernel, xᵀ g, is of the rest. Here the narrower of x and g is
+transposed before, which makes it YNNPACK's: with 256 rows of 64 features 13 in the place of 19 us for 64 outputs, and 1 to 2
+in the place of 13 for two (jax 0.10.2, one core). From some hundred features on both are equally fast.
+"""
+
+from typing import Any
+
+import jax
+from jax import lax
+
+from jaxdl.target import target_platform
+
+Array = jax.Array
+
+
+def small_product(x: Array, kernel: Array, dimensions: Any = None, precision: Any = None) -> Array:
+    """x @ kernel; to be given to `flax.linen.Dense(dot_general=...)`. Accelerators get the plain product.
+
+    Reverse mode works to any order; there is no forward mode on CPU.
+
+    Args:
+      x: [..., I].
+      kernel: [I, O].
+      dimensions: what `lax.dot_general` would contract; always the last axis of x with the first of the kernel.
+      precision: see `lax.dot_general`.
+
+    Returns:
+      [..., O].
+    """
+    del dimensions
+    if target_platform() != "cpu" or precision is not None:
+        return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision=precision)
+    return _product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@jax.custom_vjp
+def _product(x: Array, kernel: Array) -> Array:
+    return x @ kernel
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    # the barriers keep XLA from making one product of Eigen's kind of transpositions and product again
+    keep = lax.optimization_barrier
+    by_kernel = keep(keep(grad.T) @ x).T if grad.shape[1] < x.shape[1] else keep(x.T) @ grad
+    return grad @ kernel.T, by_kernel
+
+
+_product.defvjp(_forward, _backward)

@@ -1,0 +1,93 @@
+"""Unfolding for the gradients of convolutions: windows side by side as channels, so that a gradient is a matrix product.
+
+Shapes: B batch, S spatial axes, W the last of them, C channels of the input, O of the output.
+"""
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdl.nn.stored import stored
+
+Array = jax.Array
+Pads = tuple[tuple[int, int], ...]
+Ints = tuple[int, ...]
+
+
+def in_parts(function: Callable[[Array, Array], Array], x: Array, g: Array, least: int) -> Array:
+    """Σ function(part of x, part of g) over equal parts of the batch, computed part after part.
+
+    Args:
+      function: (x [b, ...], g [b, ...]) -> array; for the whole batch the sum of what it is for the parts.
+      x, g: [B, ...].
+      least: at least so many parts, and fewer than four times as many; where no such number divides B, one.
+    """
+    batch = x.shape[0]
+    count = next((n for n in range(least, 4 * least) if batch % n == 0), 1)
+    if count == 1:
+        return function(x, g)
+    # every `count`th row, so that the rows of a sharded batch stay on their device
+    x, g = (array.reshape(batch // count, count, *array.shape[1:]) for array in (x, g))
+
+    def part(i: Array, array: Array) -> Array:
+        # a copy: the loops that unfold would look every element up through `i`
+        return stored(lambda array: lax.dynamic_index_in_dim(array, i, 1, keepdims=False), array)
+
+    def body(i: Array, total: Array) -> Array:
+        return total + function(part(i, x), part(i, g)).astype(total.dtype)
+
+    shape = jax.eval_shape(function, x[:, 0], g[:, 0])
+    zeros = jnp.zeros(shape.shape, jnp.promote_types(shape.dtype, jnp.float32))
+    return lax.fori_loop(0, count, body, zeros).astype(shape.dtype)
+
+
+def unfold_last(x: Array, taps: int, positions: int, low: int, inflation: Ints, dilation: int) -> Array:
+    """x [B, ..., W, C] to [B, ..., W', taps·C]: the window along the last spatial axis under each of W' positions."""
+    channels, width = x.shape[-1], inflation[-1] * (x.shape[-2] - 1) + 1
+    along = [(0, 0, step - 1) for step in inflation[:-1]]
+    parts = []
+    for j in range(taps):
+        lo = low - j * dilation
+        across = (lo, positions - width - lo, inflation[-1] - 1)
+        parts.append([(0, 0, 0), *along, across, (j * channels, (taps - 1 - j) * channels, 0)])
+    return _sum_of_pads(x, parts)
+
+
+def unfold_leading(g: Array, x: Array, size: Ints, pads: Pads, inflation: Ints, dilation: Ints) -> Array:
+    """g [B, *S', W', O] to [B, *S, W', taps·O]: under each row of x the rows of g that it met, one for each tap."""
+    channels = g.shape[-1]
+    taps = list(itertools.product(*(range(k) for k in size[:-1])))
+    parts = []
+    for t, tap in enumerate(taps):
+        config = [(0, 0, 0)]
+        for i, k in enumerate(tap):
+            lo = k * dilation[i] - pads[i][0]
+            config.append((lo, inflation[i] * (x.shape[i + 1] - 1) + 1 - g.shape[i + 1] - lo, 0))
+        parts.append([*config, (0, 0, 0), (t * channels, (len(taps) - 1 - t) * channels, 0)])
+    return _sum_of_pads(g, parts)
+
+
+def fold_last(y: Array, taps: int, positions: int, low: int, dilation: int) -> Array:
+    """The transpose of `unfold_last`: y [B, ..., W', taps·C] to [B, ..., W, C], every part added where it came from."""
+    channels = y.shape[-1] // taps
+    total = jnp.zeros((), y.dtype)
+    for j in range(taps):
+        part = lax.slice_in_dim(y, j * channels, (j + 1) * channels, axis=-1)
+        lo = j * dilation - low
+        across = (lo, positions - y.shape[-2] - lo, 0)
+        config = [*((0, 0, 0),) * (y.ndim - 2), across, (0, 0, 0)]
+        total = total + lax.pad(part, jnp.zeros((), y.dtype), config)
+    return total
+
+
+def _sum_of_pads(x: Array, configs: list[list[tuple[int, int, int]]]) -> Array:
+    # Copies that do not overlap. XLA:CPU makes one vectorised loop of the sum, where it branches on every element of a
+    # concatenation (4 against 18 ms for [128, 32, 32, 16]).
+    zero = jnp.zeros((), x.dtype)
+    total = lax.pad(x, zero, configs[0])
+    for config in configs[1:]:
+        total = total + lax.pad(x, zero, config)
+    return total
