@@ -35,7 +35,7 @@ Ints = tuple[int, ...]
 # Unfolded arrays above this many elements (256 MB in float32) would cost more than the matrix product saves.
 _LARGEST_UNFOLDED = 1 << 26
 # Unfolded arrays of this many elements (4 MB) stay in the cache until they are multiplied: the products of the kernel
-# gradients of a ResNet-20 take 60 in the place of 88 ms, with copies and unfolding 75 for 111 (one core, jax 0.10.2).
+# gradients of a ResNet-20 take 57 in the place of 88 ms, with copies and unfolding 70 for 111 (one core, jax 0.10.2).
 _CACHED_UNFOLDED = 1 << 20
 # XLA:CPU has a fast kernel (YNNPACK's) for convolutions with this many channels on one side; jax 0.10.
 _FAST_CHANNELS = 32

@@ -29,17 +29,17 @@ def in_parts(function: Callable[[Array, Array], Array], x: Array, g: Array, leas
     count = next((n for n in range(least, 4 * least) if batch % n == 0), 1)
     if count == 1:
         return function(x, g)
-    # every `count`th row, so that the rows of a sharded batch stay on their device
-    x, g = (array.reshape(batch // count, count, *array.shape[1:]) for array in (x, g))
+    rows = batch // count
 
     def part(i: Array, array: Array) -> Array:
-        # a copy: the loops that unfold would look every element up through `i`
-        return stored(lambda array: lax.dynamic_index_in_dim(array, i, 1, keepdims=False), array)
+        # a copy: the loops that unfold would look every element up through `i`; of the array as it is, because what
+        # makes it would be computed once more for another shape of it
+        return stored(lambda array: lax.dynamic_slice_in_dim(array, i * rows, rows), array)
 
     def body(i: Array, total: Array) -> Array:
         return total + function(part(i, x), part(i, g)).astype(total.dtype)
 
-    shape = jax.eval_shape(function, x[:, 0], g[:, 0])
+    shape = jax.eval_shape(function, x[:rows], g[:rows])
     zeros = jnp.zeros(shape.shape, jnp.promote_types(shape.dtype, jnp.float32))
     return lax.fori_loop(0, count, body, zeros).astype(shape.dtype)
 

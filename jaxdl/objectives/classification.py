@@ -71,7 +71,7 @@ def _log1p_of_share(e: Array) -> Array:
     """
     s = e / (2.0 + e)
     square = jnp.square(s)
-    series = 1.0 / 15.0
+    series: Array | float = 1.0 / 15.0
     for k in (13, 11, 9, 7, 5, 3, 1):
         series = series * square + 1.0 / k
     return 2.0 * s * series
