@@ -110,7 +110,8 @@ def test_each_epoch_of_windows_reads_the_text_once_from_its_own_offset():
     text, length = np.arange(1000, dtype=np.int32), 16
     source = Windows.of(text, 6, length)
     assert source.size == 61
-    batches = [source.batch(step, KEY) for step in range(61)]
+    batch_of = jax.jit(source.batch)  # outside a program, each of its loops is compiled again for each batch
+    batches = [batch_of(step, KEY) for step in range(61)]
     tokens = np.concatenate([np.asarray(batch["tokens"]) for batch in batches]).reshape(6, 61, length)
     target = np.concatenate([np.asarray(batch["target"]) for batch in batches]).reshape(6, 61, length)
     np.testing.assert_array_equal(target, tokens + 1)
@@ -137,9 +138,9 @@ def test_streams_run_through_the_text_side_by_side():
     source = Streams.of(TEXT, rows, length)
     epoch = source.num_batches
     assert epoch == 25 and source.size == 1000
-    offsets = set()
+    offsets, batch_of = set(), jax.jit(source.batch)
     for e in range(6):
-        chunks = [source.batch(e * epoch + t, KEY) for t in range(epoch)]
+        chunks = [batch_of(e * epoch + t, KEY) for t in range(epoch)]
         read = np.concatenate([np.asarray(c["tokens"]) for c in chunks], axis=1)  # [rows, epoch * length]
         offset = int(read[0, 0])
         offsets.add(offset)
@@ -157,9 +158,9 @@ def test_streams_run_through_the_text_side_by_side():
 @pytest.mark.parametrize(("length", "context"), list(itertools.product([1, 7, 100, 1003, 5000], [0, 5, 40])))
 def test_the_whole_text_is_predicted_exactly_once(length, context):
     source = WholeText.of(TEXT, 4, length, 250, context)
-    seen, before = [], []
+    seen, before, batch_of = [], [], jax.jit(source.batch)
     for step in range(source.num_batches + 1):
-        batch = {name: np.asarray(value) for name, value in source.batch(step, KEY).items()}
+        batch = {name: np.asarray(value) for name, value in batch_of(step, KEY).items()}
         for row in range(4):
             counted = batch["weight"][row] > 0
             assert not counted.any() or batch["mask"][row] == 1

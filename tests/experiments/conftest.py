@@ -29,7 +29,7 @@ def _unoptimized():
 
 
 # programs that run for a few steps need no optimising: they compile in half the time. What users run is compiled as they
-# do in test_every_recipe.py
+# do in test_recipes_killed.py
 quickly_compiled = pytest.fixture(_unoptimized)
 module_quickly_compiled = pytest.fixture(scope="module")(_unoptimized)
 

@@ -33,7 +33,8 @@ class Stop(Silent):
 
 
 @pytest.fixture(autouse=True)
-def data(monkeypatch, compilation_cache):
+def data(monkeypatch, compilation_cache, quickly_compiled):
+    """Compiled as in test_recipes.py, which needs the same programs; optimised ones are in test_recipes_killed.py."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(laws.SHARED))
 
 
