@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from runs import interrupt, rows, train
 
 from jaxdl.data.source import Resident
 from jaxdl.engine import loop
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.program import Program, means, stream
 from jaxdl.engine.state import Mean
-from runs import interrupt, rows, train
 
 
 @contextlib.contextmanager
