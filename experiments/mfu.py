@@ -15,7 +15,8 @@ from experiments.roofline import CHIPS
 NVIDIA = "NVIDIA's data sheet, bfloat16 without sparsity"
 GOOGLE = "cloud.google.com/tpu/docs, bfloat16"
 MEASURED = "measured in the same run: float32 products of 2048x2048 matrices"
-# FLOP/s in bfloat16 by the beginning of JAX's device_kind; the first that fits
+# FLOP/s in bfloat16 by the beginning of JAX's device_kind; the first that fits. A100, H100 and H100 PCIe were compared with
+# a second source, the others are still to be
 GPUS = {
     "NVIDIA A100": 312e12,
     "NVIDIA H100 PCIe": 756e12,

@@ -16,7 +16,8 @@ from experiments.session import RunOptions
 BINARY = cli.Binary(
     program="verify",
     summary="Trains a finished run again from its config.json, in a temporary folder, and compares rows, checkpoints "
-    "and digests. Where they differ it names the first step and the first array.",
+    "and digests. Where they differ it names the first step and the first array. A run of several processes is trained again by "
+    "as many on this machine.",
     flags=("workdir",),
     options=RunOptions,
 )

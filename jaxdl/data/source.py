@@ -117,7 +117,7 @@ class Resident(_Batches):
         Args:
           step: int32 scalar >= 0; with shuffle=False, batches from `num_batches` on are all padding.
           key: the data key of one seed; its stream 0 orders the examples, its stream 1 feeds the transform, its stream 2
-        draws which examples are mirrored first.
+            draws which examples are mirrored first.
           shard: which part of the batch; may be a traced axis index.
           shards: number of parts; static.
 

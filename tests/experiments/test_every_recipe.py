@@ -51,7 +51,7 @@ def test_repeats_resumes_and_is_the_same_among_seeds(recipe, tmp_path):
         laws.train(made, tmp_path / "interrupted", Stop(2), seed=1)
     laws.train(made, tmp_path / "interrupted", seed=1)
     assert laws.result(tmp_path / "interrupted") == once
-    laws.train(made, tmp_path / "seeds", seed=0, seeds=2, seeds_mode="loop")
+    laws.train(made, tmp_path / "seeds", seed=0, seeds=4, seeds_mode="loop")
     assert laws.result(tmp_path / "seeds" / "seed1") == once
     other = laws.result(tmp_path / "seeds" / "seed0")[0]
     assert (other["params_digest"] == once[0]["params_digest"]) == (recipe in ALIKE)
