@@ -1,4 +1,4 @@
-"""Measures jaxdl on this machine: `python -m experiments.bench --suite=cpu|families|recipes|scaling|seeds|startup|gpu`."""
+"""Measures jaxdl on this machine: `python -m experiments.bench --suite=cpu|families|recipes|scaling|seeds|startup|sweep|gpu`."""
 
 import dataclasses
 import time
@@ -15,6 +15,7 @@ from experiments import (
     bench_scaling,
     bench_seeds,
     bench_startup,
+    bench_sweep,
     cli,
     recipe_files,
 )
@@ -28,6 +29,7 @@ SUITES = {
     "families": bench_families.CASES,
     "seeds": bench_seeds.CASES,
     "startup": bench_startup.CASES,
+    "sweep": bench_sweep.CASES,
     "recipes": bench_recipes.CASES,
     "scaling": bench_scaling.CASES,
     "gpu": bench_gpu.CASES,
@@ -46,7 +48,9 @@ class BenchFlags:
         (), "only these cases, or groups of them (torch, overhead/mlp_64); suite recipes: any"
     )
     repeats: int = option(0, "pairs of measurements of each case; 0: what is usual for it", minimum=0)
-    seconds: float = option(0.5, "about how long one measurement takes (not suites seeds, startup)", minimum=0.001)
+    seconds: float = option(
+        0.5, "about how long one measurement takes (not suites seeds, startup, sweep)", minimum=0.001
+    )
     clock: str = option(
         "wall", "suite families: wall, or processor time of one thread, for a machine that others use", choices=CLOCKS
     )
@@ -69,11 +73,12 @@ measurement to a JSON file. What is compared takes turns, and a ratio is the med
 
 Suites: cpu (training throughput against PyTorch where it is installed, convolutions inside the loop, the engine's
 overhead), families (training throughput of the other families against PyTorch, scikit-learn and Stable-Baselines3),
-seeds (many seeds in one command), startup (time to the first step, --help, the first command), recipes (one of each
-family, or those of --cases: speed, compilation, start with cold and warm caches, FLOPs, MFU, memory), scaling (a step's
-time against seeds, batch, width, length, devices, with figures), gpu (what a GPU must reach: ResNet-50, GPT-2, airbench,
-many seeds in one program; at most ten minutes). Give the machine nothing else to do meanwhile. The suites seeds and
-startup need mnist and cifar10 prepared (TFDS_DATA_DIR).""",
+seeds (many seeds in one command), sweep (a sweep against single commands, two workers on one folder), startup (time to
+the first step, --help, the first command), recipes (one of each family, or those of --cases: speed, compilation, start
+with cold and warm caches, FLOPs, MFU, memory), scaling (a step's time against seeds, batch, width, length, devices, with
+figures), gpu (what a GPU must reach: ResNet-50, GPT-2, airbench, many seeds in one program; at most ten minutes). Give
+the machine nothing else to do meanwhile. The suites seeds, sweep and startup need mnist and cifar10 prepared
+(TFDS_DATA_DIR).""",
     options=BenchFlags,
 )
 
@@ -177,6 +182,8 @@ def _run(flags: Any, cases: tuple[str, ...], platform: str) -> Iterator[Any]:
         return bench_families.run(cases, flags.repeats, flags.seconds, flags.clock, folder)
     if flags.suite == "seeds":
         return bench_seeds.run(cases, flags.repeats, flags.singles)
+    if flags.suite == "sweep":
+        return bench_sweep.run(cases, flags.repeats)
     if flags.suite == "recipes":
         return bench_recipes.run(cases, flags.repeats, flags.seconds, folder)
     if flags.suite == "scaling":

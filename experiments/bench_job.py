@@ -18,8 +18,9 @@ def main(argv: list[str]) -> int:
     """Runs the job of a command line; 1 after an error, which is one line."""
     target, devices, text = argv[1:]
     backend.quiet()
-    backend.use_compilation_cache()
+    backend.spare_threads(int(devices))
     backend.start_backend(host_devices=int(devices))
+    backend.use_compilation_cache()
     try:
         print(FOUND + json.dumps(called(target, json.loads(text))), flush=True)
     except Exception as error:

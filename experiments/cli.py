@@ -139,7 +139,6 @@ def execute(main: Callable[[Arguments], int | None], binary: Binary, argv: Seque
     debug = bool({"--debug", "-debug", "--debug=true"} & set(argv[1:]))
     if not debug:
         backend.quiet()
-    backend.use_compilation_cache()
     try:
         arguments = parse(binary, argv)
         if isinstance(arguments, str):
@@ -149,6 +148,7 @@ def execute(main: Callable[[Arguments], int | None], binary: Binary, argv: Seque
         if not debug:
             backend.quiet_absl()
         _start_backend(arguments.flags)
+        backend.use_compilation_cache()  # its place depends on the number of threads
         code = main(arguments) or 0
         sys.stdout.flush()
         return code

@@ -63,6 +63,12 @@ class Layout:
         if processes.count() > 1 and (self.parallel == "pmap" or self.seeds_mode == "shard"):
             raise UserError("several processes train together only with --parallel=jit and no --seeds_mode=shard")
 
+    def in_turn(self, seeds: int) -> int:
+        """How many of so many seeds each device trains one after another."""
+        if self.seeds_mode == "vmap":
+            return 1
+        return seeds // len(self.devices) if self.seeds_mode == "shard" else seeds
+
     @property
     def shards(self) -> int:
         """In how many parts a batch is split."""

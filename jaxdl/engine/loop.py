@@ -27,7 +27,7 @@ from jaxdl.engine.transfer import transferred
 from jaxdl.engine.watcher import Silent, Watcher
 from jaxdl.errors import UserError
 
-CHUNK_SECONDS = 0.25
+CHUNK_SECONDS, CHUNK_SEEDS = 0.25, 8
 CHUNK_LARGEST = 4096
 
 
@@ -210,16 +210,15 @@ class _Run:
         return t % train.eval_every == 0, t % train.checkpoint_every == 0, end
 
     def _chunk_length(self) -> int:
-        """Steps up to the next thing to do, but no more than take about CHUNK_SECONDS."""
-        t, train = self.position.t, self.experiment.train
+        """Steps up to the next thing to do, but no more than take about CHUNK_SECONDS for each of up to CHUNK_SEEDS seeds."""
+        t, train, known = self.position.t, self.experiment.train, self.step_seconds
         periods = (train.log_every, train.eval_every, train.checkpoint_every)
         left = [self.phase.steps - t, *(every - t % every for every in periods)]
-        if self.step_seconds is None:
-            affordable = 1 if t == 0 else 8
-        else:
-            affordable = max(1, min(CHUNK_LARGEST, int(CHUNK_SECONDS / max(self.step_seconds, 1e-7))))
+        # where seeds take turns, each one's State moves in and out of the cache at every turn
+        seconds = CHUNK_SECONDS * min(CHUNK_SEEDS, self.layout.in_turn(len(self.seeds)))
+        affordable = (1 if t == 0 else 8) if known is None else int(seconds / max(known, 1e-7))
         capacity = getattr(self.phase.source, "capacity", None) or CHUNK_LARGEST
-        return max(1, min(*left, affordable, capacity))
+        return max(1, min(*left, affordable, capacity, CHUNK_LARGEST))
 
     def _dispatch(self, count: int) -> None:
         position = self.position

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import tiny
 
+from experiments import backend
 from experiments.hlo import totals
 from jaxdl.engine.ahead import compile_ahead
 from jaxdl.engine.devices import Layout
@@ -39,6 +40,7 @@ def ends(train, phase, program, common):
 
 def main():
     """For each phase and way: digests of what both programs make of the same state, and what is in the text."""
+    backend.start_backend()  # eight devices that wait for each other need more than eight threads
     found, devices = {}, tuple(jax.devices())
     assert len(devices) == 8
     for name, phase in phases().items():

@@ -13,6 +13,7 @@ import numpy as np
 import runs
 import tiny
 
+from experiments import backend
 from jaxdl.engine import loop
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout
@@ -174,6 +175,7 @@ def refusals(root):
 
 def main(root):
     """All of it."""
+    backend.start_backend()  # eight devices that wait for each other need more than eight threads
     found, times = {"devices": len(jax.devices())}, {}
     for part in (agreement, fsdp, long_run, shard, refusals):
         began = time.time()

@@ -2,9 +2,15 @@
 thread for PyTorch."""
 
 import os
+import pathlib
+import sys
 
 import jax
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import laws
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +29,12 @@ def compilation_cache(tmp_path_factory):
 
 
 def _unoptimized():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with laws.quickly_compiled():
+        yield
 
 
-# programs that run for a few steps need no optimising: they compile in half the time. What users run is compiled as they
-# do in test_recipes_killed.py
+# programs that run for a few steps need no optimising: they compile in a third of the time. What users run is compiled as
+# they do in test_recipes_killed.py
 quickly_compiled = pytest.fixture(_unoptimized)
 module_quickly_compiled = pytest.fixture(scope="module")(_unoptimized)
 

@@ -1,5 +1,6 @@
 """A recipe's experiment at smoke size, trained from a test or from a process of its own."""
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -16,6 +17,19 @@ SHARED = pathlib.Path(os.environ.get("JAXDL_TEST_DATA", ROOT.parent / "shared" /
 REAL = {"mnist": "mnist", "cifar10": "cifar10", "tiny_shakespeare": "tiny_shakespeare", "spoken_digit": "spoken_digit"}
 # one of each kind of task
 KINDS = ("lenet5", "linear_regression", "char_lstm", "logistic_ae", "rbm", "gan_mixture", "gridworld_q", "cartpole_ppo")
+# the laws hold at any size; these recipes' own networks and batches take several times as long
+SMALL = {
+    "char_gpt": {"model.layers": 1, "model.features": 32, "data.length": 16},
+    "char_lstm": {"model.features": (16, 16), "model.embedding": 8},
+    "connected_digits": {"train.batch_size": 8, "train.eval_batch_size": 8},
+    "dates_attention": {"model.features": 16, "model.embedding": 8},
+    "dates_transformer": {"model.layers": 1, "model.features": 32},
+    "dcgan": {"model.generator": (8, 8), "model.discriminator": (8, 8)},
+    "deep_ae": {"model.features": (32, 10)},
+    "minatar_ppo": {"agent.rollout": 16, "agent.minibatches": 2},
+    "spoken_digit": {"train.batch_size": 8, "train.eval_batch_size": 8},
+    "tictactoe_alphazero": {"search.simulations": 8, "search.considered": 4},
+}
 SAME = ("status", "seed", "steps", "metrics", "best", "params_digest", "state_digest")
 
 
@@ -43,8 +57,8 @@ def missing(recipe):
 
 
 def session(recipe, settings=None, **train_settings):
-    """The recipe's session at smoke size; `settings` replace leaves by dotted name, `train_settings` those of its `train`,
-    "sgd" its optimiser."""
+    """The recipe's session at smoke size and SMALL; `settings` replace leaves by dotted name, `train_settings` those of its
+    `train`, "sgd" its optimiser."""
     from experiments import recipe_files
     from experiments.flags import config_from_leaves
     from experiments.session import open_recipe
@@ -58,15 +72,38 @@ def session(recipe, settings=None, **train_settings):
         config = dataclasses.replace(
             config, optimizer=type(config.optimizer)(name="sgd", learning_rate=1e-3, schedule="constant")
         )
-    made = open_recipe(found, config_from_leaves(config, settings or {}))
+    settings = {**SMALL.get(recipe, {}), **(settings or {})}
+    made = open_recipe(found, config_from_leaves(config, settings))
     return dataclasses.replace(made, experiment=shortened(made.experiment))
 
 
-def train(made, folder, watcher=None, **options):
+class _All:
+    def __contains__(self, name):
+        return True
+
+
+@contextlib.contextmanager
+def quickly_compiled():
+    """In this context XLA optimises no program; the engine's are compiled like those that run once in a while."""
+    import jax
+
+    from jaxdl.engine import program
+
+    before = program._RARE
+    jax.config.update("jax_disable_most_optimizations", True)
+    program._RARE = _All()
+    try:
+        yield
+    finally:
+        program._RARE = before
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def train(made, folder, watcher=None, executables=None, **options):
     """`fit` on a session; the run."""
     from jaxdl.engine.fit import Options, fit
 
-    return fit(made.experiment, made.leaves, Options(str(folder), **options), watcher)
+    return fit(made.experiment, made.leaves, Options(str(folder), **options), watcher, executables)
 
 
 def result(folder):

@@ -90,6 +90,40 @@ def test_flags_are_set_before_the_backend_starts(tmp_path):
     assert facts["devices"] == 2
 
 
+@pytest.mark.parametrize(
+    ("flags", "cores", "own", "threads"),
+    [
+        ("--xla_force_host_platform_device_count=8", 2, None, "16"),
+        ("--xla_force_host_platform_device_count=8", 32, None, None),
+        ("--xla_force_host_platform_device_count=8", 2, "9", "9"),
+        ("--xla_force_host_platform_device_count=1", 1, None, None),
+        ("--xla_cpu_enable_fast_math=false", 1, None, None),
+    ],
+)
+def test_devices_that_wait_for_each_other_get_threads_to_spare(flags, cores, own, threads, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(backend, "cores", lambda: cores)
+    monkeypatch.setenv(backend.THREADS, own or "")
+    if own is None:
+        monkeypatch.delenv(backend.THREADS)  # what start_backend sets goes again after the test
+    backend.start_backend()
+    assert os.environ.get(backend.THREADS) == threads
+
+
+def test_programs_of_devices_that_never_wait_are_made_for_one_thread(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(backend, "_backend_started", lambda: False)
+    monkeypatch.setenv(backend.THREADS, "")
+    monkeypatch.delenv(backend.THREADS)
+    backend.start_backend()
+    assert backend.THREADS not in os.environ
+    backend.start_backend(host_devices=2)
+    assert os.environ[backend.THREADS] == "1"
+    own = backend.cache_folder()
+    monkeypatch.setenv(backend.THREADS, "2")
+    assert backend.cache_folder() != own
+
+
 def test_flags_that_come_too_late_are_an_error(monkeypatch):
     import jax
 
@@ -106,6 +140,7 @@ def test_seeds_divide_over_the_forced_devices(seeds, cores, devices):
 
 
 def test_cache_folders_differ_by_machine(monkeypatch):
+    monkeypatch.delenv(backend.THREADS, raising=False)
     monkeypatch.setattr(backend, "cores", lambda: 2)
     two = backend.cache_folder()
     monkeypatch.setattr(backend, "cores", lambda: 3)

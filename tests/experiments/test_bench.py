@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import bench, bench_cpu, bench_measure, bench_process, bench_seeds, bench_startup
+from experiments import bench, bench_cpu, bench_measure, bench_process, bench_seeds, bench_startup, bench_sweep
 from experiments.bench_measure import (
     Bar,
     Result,
@@ -293,6 +293,36 @@ def test_seeds_against_single_commands(monkeypatch):
     (part,) = bench_seeds.run(("commands/mlp_mnist",), 1, 4)
     assert part.values == [4.0] and part.facts["estimate"].startswith("4 of 16")
     assert len(part.facts["single commands, seconds"]) == 4
+
+
+def test_a_sweep_against_single_commands(monkeypatch):
+    """32 commands of 10 s each against a sweep of 40 s, with 4 rates and 8 seeds; those that fill the caches not counted."""
+    called = []
+
+    def took(command, cache):
+        called.append(command)
+        return 40.0 if "experiments.sweep" in command else 10.0
+
+    monkeypatch.setattr(bench_sweep, "wall_time", took)
+    (found,) = bench_sweep.run(("commands/mlp_mnist",), 2)
+    assert found.values == [8.0, 8.0] and found.passed
+    assert len(called) == 2 + 2 * 33
+    settings = {tuple(word for word in words if word.startswith(("--seed=", "--optimizer"))) for words in called}
+    assert len(settings - {()}) == 32
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "once"),
+    [
+        ("cell 1 of 3: a=1\nseed 0\n", "2 cells together: a=2; a=3\n", True),
+        ("cell 1 of 3: a=1\ncell 2 of 3: a=2\n", "2 cells together: a=2; a=3\n", False),
+        ("cell 1 of 3: a=1\n", "cell 2 of 3: a=2\n", False),
+    ],
+)
+def test_what_two_workers_say_tells_how_often_each_cell_was_trained(first, second, once):
+    cells = [{"status": "done"}] * 3
+    assert bench_sweep.trained_once([first, second], cells) is once
+    assert not bench_sweep.trained_once([first, second], [*cells[:2], {"status": "running"}])
 
 
 def test_startup_alternates_and_does_not_count_its_first_round(monkeypatch):

@@ -11,6 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import laws
 
+from jaxdl.engine.executables import Executables
 from jaxdl.engine.signals import Interrupted
 from jaxdl.engine.watcher import Silent
 
@@ -43,15 +44,15 @@ def data(monkeypatch, compilation_cache, quickly_compiled):
 def test_repeats_resumes_and_is_the_same_among_seeds(recipe, tmp_path):
     if why := laws.missing(recipe):
         pytest.skip(why)
-    made = laws.session(recipe)
-    laws.train(made, tmp_path / "once", seed=1)
+    made, programs = laws.session(recipe), Executables()
+    laws.train(made, tmp_path / "once", executables=programs, seed=1)
     once = laws.result(tmp_path / "once")
     assert once[0]["status"] == "done"
     with pytest.raises(Interrupted):
-        laws.train(made, tmp_path / "interrupted", Stop(2), seed=1)
-    laws.train(made, tmp_path / "interrupted", seed=1)
+        laws.train(made, tmp_path / "interrupted", Stop(2), programs, seed=1)
+    laws.train(made, tmp_path / "interrupted", executables=programs, seed=1)
     assert laws.result(tmp_path / "interrupted") == once
-    laws.train(made, tmp_path / "seeds", seed=0, seeds=4, seeds_mode="loop")
+    laws.train(made, tmp_path / "seeds", executables=programs, seed=0, seeds=4, seeds_mode="loop")
     assert laws.result(tmp_path / "seeds" / "seed1") == once
     other = laws.result(tmp_path / "seeds" / "seed0")[0]
     assert (other["params_digest"] == once[0]["params_digest"]) == (recipe in ALIKE)

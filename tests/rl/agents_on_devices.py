@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 
+from experiments import backend
 from jaxdl.data.source import Rounds
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.experiment import Phase
@@ -35,6 +36,7 @@ def numbers(layout):
 
 def main():
     """All three ways, as one line of JSON."""
+    backend.start_backend()  # eight devices that wait for each other need more than eight threads
     devices = tuple(jax.devices())
     assert len(devices) == 8
     ways = {"one": Layout(devices=devices[:1]), "jit": Layout(devices=devices)}
