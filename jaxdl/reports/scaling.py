@@ -53,5 +53,7 @@ def draw_scaling(
     log_axis(axes, "x")
     axes.set_xticks(x, [f"{size:g}" for size in sizes])
     axes.minorticks_off()
-    axes.legend()
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.25)  # room for the legend
+    axes.legend(loc="upper left")
     return figure
