@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import threading
+import types
 
 import jax
 import numpy as np
@@ -76,6 +77,25 @@ def test_no_more_than_two_chunks_are_in_flight(tmp_path, monkeypatch):
     train(tiny.regression(), tmp_path)
     assert len(waiting) == 60
     assert max(waiting) == 2
+
+
+@pytest.mark.parametrize(
+    ("seeds", "mode", "devices", "longer"),
+    [(1, "map", 1, 1), (3, "map", 1, 3), (32, "map", 1, 8), (8, "vmap", 1, 1), (8, "shard", 2, 4)],
+)
+def test_chunks_are_longer_where_seeds_take_turns(seeds, mode, devices, longer):
+    """A step that takes 10 ms: 25 steps a chunk for a seed alone, no more than eight times that for many."""
+
+    class Run(loop._Run):
+        phase = types.SimpleNamespace(source=None, steps=10_000)
+
+    run = object.__new__(Run)
+    run.seeds, run.step_seconds, run.position = tuple(range(seeds)), 0.01, types.SimpleNamespace(t=0)
+    run.layout = Layout(seeds_mode=mode, devices=tuple(jax.devices()[:1]) * devices)
+    run.experiment = types.SimpleNamespace(
+        train=tiny.train_config(log_every=5000, eval_every=5000, checkpoint_every=5000)
+    )
+    assert run._chunk_length() == 25 * longer
 
 
 @pytest.mark.smoke

@@ -35,7 +35,7 @@ class Stop(Silent):
 
 @pytest.fixture(autouse=True)
 def data(monkeypatch, compilation_cache, quickly_compiled):
-    """Compiled as in test_recipes.py, which needs the same programs; optimised ones are in test_recipes_killed.py."""
+    """Compiled quickly; programs as users run them are in test_recipes_killed.py."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(laws.SHARED))
 
 

@@ -5,12 +5,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import cli, evaluate, predict, recipe_files, train, verify
+from experiments import classifier_report, cli, evaluate, predict, recipe_files, train, verify
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.program import Program
 
@@ -67,6 +68,17 @@ def test_every_variants_step_can_be_traced(recipe):
     experiment = laws.session(recipe).experiment
     for phase in experiment.phases:
         assert Program(phase, Layout(devices=tuple(jax.local_devices()[:1])), 1).metric_names
+
+
+def test_baselines_of_large_data_sets_are_left_out(monkeypatch):
+    """A perfect rule on 40 images; with more numbers than _PIXELS only the majority class is left."""
+    labels = np.arange(40) % 2
+    split = {"image": (255 * labels[:, None, None, None] * np.ones((1, 2, 2, 1))).astype(np.uint8), "label": labels}
+    dataset = types.SimpleNamespace(splits={"train": split, "test": split})
+    found = classifier_report.baselines(dataset)
+    assert [accuracy for _, accuracy, _ in found] == [0.5, 1.0, 1.0]
+    monkeypatch.setattr(classifier_report, "_PIXELS", 2 * 40 * 4 - 1)
+    assert classifier_report.baselines(dataset) == found[:1]
 
 
 @pytest.fixture(scope="module")
