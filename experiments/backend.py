@@ -49,7 +49,7 @@ def spare_threads(devices: int) -> None:
 
     By default there are as many threads as cores or devices, whichever is more. While all devices but one wait for it in a
     reduction, its own work may need a second thread; it then waits for ever, and XLA aborts the process after 40 s
-    (`minatar_ppo` in jit on 8 devices and 2 cores, within 20 s of training in 3 of 3 runs; with 16 threads never).
+    (`minatar_ppo` in jit on 8 devices and 2 cores, within 20 s of training in 3 of 3 runs; with 16 threads not in a minute).
 
     Args:
       devices: how many CPU devices there will be.

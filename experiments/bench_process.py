@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxdl.data.prepared import default_dir
 from jaxdl.errors import UserError
 
 LONGEST = 3600.0
@@ -24,9 +25,9 @@ _OWN = (
 
 
 def environment(cache: pathlib.Path) -> dict[str, str]:
-    """This process's environment with all caches under `cache`."""
+    """This process's environment with all caches under `cache`; prepared data sets stay where they are."""
     kept = {name: value for name, value in os.environ.items() if name not in _OWN}
-    return kept | {"XDG_CACHE_HOME": str(cache)}
+    return kept | {"XDG_CACHE_HOME": str(cache), "TFDS_DATA_DIR": str(default_dir())}
 
 
 def train(*words: str) -> list[str]:

@@ -26,6 +26,7 @@ from experiments.bench_measure import (
     write,
 )
 from experiments.flags import UsageError
+from jaxdl.data.prepared import default_dir
 from jaxdl.errors import UserError
 
 
@@ -274,8 +275,14 @@ def test_commands_are_timed_and_their_failures_are_one_line(tmp_path):
 
 def test_a_child_has_its_caches_where_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    prepared = default_dir()
     found = bench_process.environment(tmp_path)
     assert found["XDG_CACHE_HOME"] == str(tmp_path) and "JAX_COMPILATION_CACHE_DIR" not in found
+    # where `prepare` put them: not in the child's empty cache
+    assert found["TFDS_DATA_DIR"] == str(prepared) and tmp_path not in prepared.parents
+    monkeypatch.setenv("TFDS_DATA_DIR", "own")
+    assert bench_process.environment(tmp_path)["TFDS_DATA_DIR"] == "own"
 
 
 def test_seeds_against_single_commands(monkeypatch):
