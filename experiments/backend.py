@@ -58,13 +58,14 @@ def spare_threads(devices: int) -> None:
         os.environ.setdefault(THREADS, str(2 * devices))
 
 
-def start_backend(*, host_devices: int = 1, deterministic: bool = False) -> None:
+def start_backend(*, host_devices: int = 1, deterministic: bool = False, threads: int | None = None) -> None:
     """Sets XLA's flags, and keeps memory; must run before the first array is made. Flags in the user's XLA_FLAGS win.
 
     Args:
       host_devices: devices that the CPU is split into, one a core, which never wait for each other: their programs are
         made for one thread. 1 leaves it whole.
       deterministic: GPU programs whose results do not depend on the order of threads.
+      threads: size of XLA:CPU's thread pool for a CPU that is left whole; None: one a core.
 
     Raises:
       RuntimeError: JAX's backend has already started without these flags.
@@ -76,6 +77,8 @@ def start_backend(*, host_devices: int = 1, deterministic: bool = False) -> None
     named = dict(flag.partition("=")[::2] for flag in present.split())
     if named.get(HOST_DEVICES, "").isdigit():
         spare_threads(int(named[HOST_DEVICES]))
+    elif threads and host_devices == 1 and not _backend_started():
+        os.environ.setdefault(THREADS, str(threads))
     missing = [flag for flag in wanted if flag.partition("=")[0] not in named]
     if not missing:
         return

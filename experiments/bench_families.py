@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments import backend, bench_libraries, bench_torch, bench_torch_images, bench_torch_text
+from experiments import (
+    backend,
+    bench_libraries,
+    bench_process,
+    bench_torch,
+    bench_torch_images,
+    bench_torch_text,
+    recipe_files,
+)
 from experiments.bench_measure import Bar, Result, Skipped, against
 from experiments.flags import UsageError
 
@@ -35,6 +43,7 @@ class Family:
       bar: of our speed over theirs.
       unit: what a step is, for people.
       first: steps before the first measurement (a replay memory must be filled).
+      recipe: whose number of threads XLA:CPU gets; "": one a core.
     """
 
     title: str
@@ -45,6 +54,7 @@ class Family:
     bar: Bar
     unit: str
     first: int = 0
+    recipe: str = ""
 
 
 @functools.cache
@@ -314,6 +324,7 @@ FAMILIES = {
         "stable_baselines3",
         Bar(20.0),
         "1,024 environment steps",
+        recipe="cartpole_ppo",
     ),
     "sb3/dqn": Family(
         "DQN on CartPole, 8 environments x 2 steps, 2 updates (cartpole_dqn, 64-64)",
@@ -324,6 +335,7 @@ FAMILIES = {
         Bar(8.0),
         "16 environment steps",
         first=100,
+        recipe="cartpole_dqn",
     ),
 }
 CASES = tuple(FAMILIES)
@@ -340,19 +352,31 @@ def run(
     """
     if clock == "processor" and backend.cores() > 1:
         raise UsageError("--clock=processor compares one thread: start it on one core (taskset -c 1 python -m ...)")
-    return (measured(case, FAMILIES[case], repeats or PAIRS, seconds, clock, traces) for case in cases)
+    return (_in_its_own_process(case, repeats or PAIRS, seconds, clock, traces) for case in cases)
 
 
-def measured(
-    case: str, family: Family, repeats: int, seconds: float, clock: str = "wall", traces: str = ""
-) -> Result | Skipped:
-    """One case; skipped where the other library is missing."""
+def _in_its_own_process(case: str, repeats: int, seconds: float, clock: str, traces: str) -> Result | Skipped:
+    """One case, with as many threads as `train` would have; skipped where the other library is missing."""
+    family = FAMILIES[case]
     if reason := bench_libraries.missing(family.package):
         return Skipped(case, reason)
+    threads = recipe_files.load(family.recipe).threads if family.recipe else None
+    arguments = {"case": case, "repeats": repeats, "seconds": seconds, "clock": clock, "traces": traces}
+    return Result.from_json(bench_process.job("bench_families:measured_case", arguments, threads=threads))
+
+
+def measured_case(case: str, **arguments: Any) -> dict[str, Any]:
+    """`measured` as a job: plain values."""
+    return measured(case, FAMILIES[case], **arguments).to_json()
+
+
+def measured(case: str, family: Family, repeats: int, seconds: float, clock: str = "wall", traces: str = "") -> Result:
+    """One case in this process."""
     from experiments.bench_loops import Engine
     from jaxdl.engine.loop import CHUNK_LARGEST
+    from jaxdl.engine.record import cpu_threads
 
-    facts = {"a step": family.unit, "clock": clock}
+    facts = {"a step": family.unit, "clock": clock, "our threads": cpu_threads()}
     if family.package != "sklearn":
         facts["torch"] = bench_torch.use_threads(backend.cores())
     config = family.config()

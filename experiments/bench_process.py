@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import backend
 from jaxdl.data.prepared import default_dir
 from jaxdl.errors import UserError
 
@@ -81,6 +82,7 @@ def job(
     arguments: Mapping[str, Any],
     *,
     devices: int = 1,
+    threads: int | None = None,
     timeout: float = LONGEST,
     cache: pathlib.Path | None = None,
 ) -> Any:
@@ -90,6 +92,7 @@ def job(
       target: "MODULE:FUNCTION" in experiments/.
       arguments: by name, plain values.
       devices: how many devices the CPU is split into.
+      threads: of XLA:CPU, where not as many as cores.
       timeout: seconds after which it is killed.
       cache: where its caches lie; None: where this process's do.
 
@@ -98,6 +101,8 @@ def job(
     """
     command = [sys.executable, "-m", "experiments.bench_job", target, str(devices), json.dumps(dict(arguments))]
     around = dict(os.environ) if cache is None else environment(cache)
+    if threads:
+        around = {backend.THREADS: str(threads)} | around
     try:
         done = subprocess.run(
             command, env=around, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout

@@ -147,7 +147,7 @@ def execute(main: Callable[[Arguments], int | None], binary: Binary, argv: Seque
         debug = arguments.flags.debug
         if not debug:
             backend.quiet_absl()
-        _start_backend(arguments.flags)
+        _start_backend(arguments)
         backend.use_compilation_cache()  # its place depends on the number of threads
         code = main(arguments) or 0
         sys.stdout.flush()
@@ -280,11 +280,13 @@ def _help(binary: Binary, recipe: recipe_files.Recipe | None) -> str:
     return format_help(usage, summary, groups, width_of_terminal())
 
 
-def _start_backend(values: SimpleNamespace) -> None:
-    devices = 1
+def _start_backend(arguments: Arguments) -> None:
+    values, devices = arguments.flags, 1
     if getattr(values, "seeds_mode", "") == "shard":
         devices = backend.host_devices(values.seeds or 1, backend.cores())
-    backend.start_backend(host_devices=devices, deterministic=getattr(values, "deterministic", False))
+    threads = arguments.recipe.threads if arguments.recipe else None
+    deterministic = getattr(values, "deterministic", False)
+    backend.start_backend(host_devices=devices, deterministic=deterministic, threads=threads)
 
 
 def _before_dashes(words: Sequence[str]) -> Sequence[str]:

@@ -2,7 +2,8 @@
 
 A recipe's module has a docstring (its first line describes it), `Config` (a frozen dataclass with defaults),
 `build(config) -> Experiment`, and perhaps `VARIANTS`: name -> a Config, or a function that returns one. The docstring
-describes a variant where it shows its command: "--recipe=NAME:VARIANT   # what it is".
+describes a variant where it shows its command: "--recipe=NAME:VARIANT   # what it is". `THREADS = 1` in the module says
+that its arrays are too small to be shared by threads.
 """
 
 import ast
@@ -39,6 +40,7 @@ class Recipe:
       config: the variant's configuration, before any flag.
       build: configuration -> Experiment.
       doc: the module's docstring.
+      threads: XLA:CPU's, where the recipe asks for a number.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Recipe:
     config: Any
     build: Callable[[Any], Any]
     doc: str
+    threads: int | None = None
 
     @property
     def title(self) -> str:
@@ -102,8 +105,9 @@ def load(title: str, package: str = PACKAGE) -> Recipe:
         known = [f"{name}:{v}" for v in variants]
         hint = _hint(title, known, every=True) if known else f"; {name} has no variants"
         raise UsageError(f"unknown recipe {title!r}{hint}")
-    config = variants[variant] if variant else module.Config
-    return Recipe(name, variant, config() if callable(config) else config, module.build, module.__doc__ or "")
+    chosen = variants[variant] if variant else module.Config
+    config = chosen() if callable(chosen) else chosen
+    return Recipe(name, variant, config, module.build, module.__doc__ or "", getattr(module, "THREADS", None))
 
 
 def _folder(package: str) -> Path:

@@ -12,6 +12,9 @@ from jaxdl.engine.experiment import Experiment, TrainConfig
 from jaxdl.optimizers import OptimizerConfig
 from jaxdl.rl.dqn import DQNConfig
 
+# a second thread is woken for products of 10 us, and waited for
+THREADS = 1
+
 
 @dataclass(frozen=True)
 class Config:

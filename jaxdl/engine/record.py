@@ -131,7 +131,7 @@ def program_facts(layout: Layout, seeds_mode: str, precision: str) -> dict:
         "devices": len(devices),
         "platform": devices[0].platform,
         "device_kind": devices[0].device_kind if devices[0].platform != "cpu" else _processor(),
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": cpu_threads(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "parallel": layout.parallel,
         "fsdp": layout.fsdp,
@@ -178,6 +178,14 @@ def summary(seeds: Sequence[int], metrics: Sequence[dict[str, float]]) -> dict:
 
 def _parameters(template: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) for net in template.nets.values() for leaf in jax.tree.leaves(net.params))
+
+
+def cpu_threads() -> int:
+    """Threads of XLA:CPU's pool: what NPROC says, or one a core."""
+    asked = os.environ.get("NPROC", "")
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 Array = jax.Array
 
@@ -35,6 +36,57 @@ def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Ar
         x = x + keys[(group + 1) % 3]
         y = y + keys[(group + 2) % 3] + jnp.uint32(group + 1)
     return x, y
+
+
+def fold_in(keys: Array, numbers: Array | int) -> Array:
+    """`jax.random.fold_in` of each key and number, bit for bit; shapes broadcast.
+
+    Args:
+      keys: typed keys of JAX's default kind.
+      numbers: int32 or uint32.
+    """
+    data, number = jax.random.key_data(keys), jnp.asarray(numbers).astype(jnp.uint32)
+    return _keys(threefry((data[..., 0], data[..., 1]), (jnp.zeros_like(number), number)))
+
+
+def split(keys: Array, count: int) -> Array:
+    """`jax.random.split` of each key, bit for bit: [..., count] keys of [...].
+
+    Args:
+      keys: typed keys of JAX's default kind; used up.
+      count: fewer than 2^32.
+    """
+    return _keys(_counted(keys, count))
+
+
+def uniform(keys: Array, count: int, low: float = 0.0, high: float = 1.0) -> Array:
+    """`jax.random.uniform` of shape (count,) for each key, bit for bit: [..., count] float32 of keys [...], used up."""
+    x, y = _counted(keys, count)
+    unit = lax.bitcast_convert_type(((x ^ y) >> jnp.uint32(9)) | jnp.uint32(0x3F800000), jnp.float32) - 1.0
+    return jnp.maximum(jnp.float32(low), unit * jnp.float32(high - low) + jnp.float32(low))
+
+
+def permutation(keys: Array, count: int) -> Array:
+    """`jax.random.permutation` of 0, ..., count - 1 for each key, bit for bit: [..., count] int32 of keys [...], used up.
+
+    Raises:
+      ValueError: more than 1,024 numbers, which `jax.random` sorts more than once.
+    """
+    if count > 1024:
+        raise ValueError(f"at most 1024 numbers are put in order here, not {count}")
+    x, y = _counted(split(keys, 2)[..., 1], count)
+    numbers = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32), x.shape)
+    return lax.sort_key_val(x ^ y, numbers, dimension=-1)[1]
+
+
+def _counted(keys: Array, count: int) -> tuple[Array, Array]:
+    """Two words [..., count] for each key and counter, as `jax.random` uses them (`jax_threefry_partitionable`)."""
+    data, counter = jax.random.key_data(keys), jnp.arange(count, dtype=jnp.uint32)
+    return threefry((data[..., :1], data[..., 1:2]), (jnp.zeros_like(counter), counter))
+
+
+def _keys(words: tuple[Array, Array]) -> Array:
+    return jax.random.wrap_key_data(jnp.stack(words, axis=-1))
 
 
 def row_bits(keys: Array, shape: Sequence[int], dtype: type = jnp.uint32) -> Array:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdl.nn.noise import uniform
 from jaxdl.rl.environment import TimeStep
 
 Array = jax.Array
@@ -42,7 +43,7 @@ class CartPole:
 
     def reset(self, key: Array) -> tuple[CartPoleState, Array]:
         """All four numbers uniform in ±0.05, drawn from `key`."""
-        motion = jax.random.uniform(key, (4,), jnp.float32, -0.05, 0.05)
+        motion = uniform(key, 4, -0.05, 0.05)
         return CartPoleState(motion, jnp.int32(0)), motion
 
     def step(self, state: CartPoleState, action: Array, key: Array) -> tuple[CartPoleState, TimeStep]:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxdl.nn.noise import fold_in
+
 Array = jax.Array
 PyTree = Any
 
@@ -111,7 +113,7 @@ class AutoReset(_Wrapper):
 
     def fresh(self, key: Array) -> Running:
         """Where the next episode begins if the step with this `key` ends one."""
-        return Running(*self.environment.reset(jax.random.fold_in(key, 1)))
+        return Running(*self.environment.reset(fold_in(key, 1)))
 
     def step(self, state: Running, action: Array, key: Array, fresh: Running | None = None) -> tuple[Running, TimeStep]:
         """See `Environment.step`; `fresh` is `self.fresh(key)`, where that was computed before."""
@@ -175,4 +177,4 @@ def row_keys(key: Array, rows: Array) -> Array:
 
     So the same environment sees the same chance on one device and on many.
     """
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    return fold_in(key, rows)

@@ -19,7 +19,7 @@ from jax import lax
 
 from jaxdl.engine.experiment import Metrics
 from jaxdl.engine.state import Mean, Net, State
-from jaxdl.nn.noise import row_gumbel
+from jaxdl.nn.noise import permutation, row_gumbel, split
 from jaxdl.rl.environment import Environment, for_training, row_keys
 from jaxdl.rl.returns import generalized_advantages
 from jaxdl.rl.rollout import Experience, first_states, greedy_metrics, play, record, rollout
@@ -112,7 +112,7 @@ class PPO:
         noise_key, chance_key, order_key = jax.random.split(key, 3)
         net, rows = state.nets[NET], state.local["row"]
         states, experience = self._act(net.params, state.local, noise_key, row_keys(chance_key, rows))
-        data = self._prepare(net.params, experience, state.hyper)
+        data = self._prepare(net.params, experience, states.observation, state.hyper)
         net, losses = self._update(net, data, order_key, state.hyper)
         state = state.replace(nets={NET: net}, local={"environment": states, "row": rows})
         return state, losses | experience.episodes()
@@ -159,26 +159,34 @@ class PPO:
         environment = for_training(self.environment)
         return rollout(environment, local["environment"], act, jnp.swapaxes(draws, 0, 1), keys)
 
-    def _prepare(self, params, experience: Experience, hyper) -> Rollout:
-        """Old log-probabilities, advantages and value targets of a rollout."""
-        found, shape = experience.found, experience.observation.shape[2:]
-        time, size = experience.action.shape
-        both = jnp.swapaxes(jnp.concatenate([experience.observation, found.observation]), 0, 1)
-        values = self._apply(params, both.reshape(-1, *shape))[1]
-        values, next_values = jnp.swapaxes(values.reshape(size, 2, time), 0, 1)
-        time_first = (found, values.T, next_values.T)
-        advantage = generalized_advantages(*time_first, hyper["discount"], hyper["trace"]).T
-        log_probability = log_probability_of(experience.kept, experience.action).T
-        return Rollout(both[:, :time], experience.action.T, log_probability, advantage, advantage + values)
+    def _prepare(self, params, experience: Experience, last: Array, hyper) -> Rollout:
+        """Old log-probabilities, advantages and value targets of a rollout; `last` [B, *O] is what is seen after it."""
+        found = experience.found
+
+        def values_of(observations):  # [*, B, *O] -> [*, B]
+            return self._apply(params, observations.reshape(-1, *last.shape[1:]))[1].reshape(observations.shape[:2])
+
+        # where an episode ends, the next observation is not the one that it led to; only a time limit asks for its value
+        cut = found.truncated & ~found.terminated
+        first_cut = jnp.take_along_axis(found.observation, _as_index(cut.argmax(axis=0), found.observation), axis=0)
+        values = values_of(jnp.concatenate([experience.observation, last[None], first_cut]))
+        ends = lax.cond(
+            (cut.sum(axis=0) > 1).any(),
+            lambda: values_of(found.observation),
+            lambda: jnp.broadcast_to(values[-1], cut.shape),
+        )
+        values, next_values = values[:-2], jnp.where(found.done, ends, values[1:-1])
+        advantage = generalized_advantages(found, values, next_values, hyper["discount"], hyper["trace"])
+        log_probability = log_probability_of(experience.kept, experience.action)
+        data = Rollout(experience.observation, experience.action, log_probability, advantage, advantage + values)
+        return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), data)
 
     def _update(self, net: Net, data: Rollout, key: Array, hyper) -> tuple[Net, Metrics]:
         """`epochs` passes over the rollout, each in a new order of time."""
         config = self.config
 
-        def order(key):
-            return jax.random.permutation(key, config.rollout).reshape(config.minibatches, -1)
-
-        times = jax.vmap(order)(jax.random.split(key, config.epochs)).reshape(config.epochs * config.minibatches, -1)
+        orders = permutation(split(key, config.epochs), config.rollout)
+        times = orders.reshape(config.epochs * config.minibatches, -1)
 
         def body(net, times):
             part = jax.tree.map(lambda leaf: leaf[:, times].reshape(-1, *leaf.shape[2:]), data)
@@ -205,6 +213,11 @@ class PPO:
         clipped = (jnp.abs(jnp.exp(log_ratio) - 1.0) > hyper["clip"]).astype(jnp.float32).mean()
         kl = (jnp.expm1(log_ratio) - log_ratio).mean()
         return loss, dict(zip(LOSSES, (loss, policy_loss, value_loss, entropy, clipped, kl), strict=True))
+
+
+def _as_index(times: Array, leaf: Array) -> Array:
+    """`times` [B] for `jnp.take_along_axis` over the first axis of `leaf` [T, B, ...]."""
+    return times.reshape(1, -1, *(1,) * (leaf.ndim - 2))
 
 
 def log_probability_of(logits: Array, action: Array) -> Array:

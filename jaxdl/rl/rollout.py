@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxdl.engine.experiment import Metrics
 from jaxdl.engine.state import Mean
+from jaxdl.nn.noise import fold_in, split
 from jaxdl.rl.environment import Counted, Environment, EpisodeStatistics, TimeStep, row_keys
 
 Array = jax.Array
@@ -70,7 +71,7 @@ def rollout(
       States after the last step and what happened.
     """
     length = jax.tree.leaves(noise)[0].shape[0]
-    chances = jnp.swapaxes(jax.vmap(lambda key: jax.random.split(key, length))(keys), 0, 1)
+    chances = jnp.swapaxes(split(keys, length), 0, 1)
     # all at once: random numbers in the loop would take longer than everything else in it
     fresh = jax.vmap(jax.vmap(environment.fresh))(chances)
 
@@ -140,7 +141,7 @@ def record(environment: Environment, act: Callable[[Array], Array], keys: Array,
 
 def step_keys(keys: Array, t: Array | int) -> Array:
     """Keys [B] of step `t`, made of each episode's key; t = -1 for the reset."""
-    return jax.vmap(lambda key: jax.random.fold_in(key, jnp.uint32(t + 1)))(keys)
+    return fold_in(keys, t + 1)
 
 
 def greedy_metrics(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import backend
+from experiments import backend, recipe_files
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -122,6 +122,43 @@ def test_programs_of_devices_that_never_wait_are_made_for_one_thread(monkeypatch
     own = backend.cache_folder()
     monkeypatch.setenv(backend.THREADS, "2")
     assert backend.cache_folder() != own
+
+
+def test_a_recipe_says_how_many_threads_its_programs_are_made_for(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(backend, "_backend_started", lambda: False)
+    monkeypatch.setenv(backend.THREADS, "")
+    monkeypatch.delenv(backend.THREADS)
+    threads = recipe_files.load("cartpole_ppo").threads
+    backend.start_backend(host_devices=2, threads=threads)
+    assert os.environ.pop(backend.THREADS) == "1" and recipe_files.load("lenet5:mnist").threads is None
+    monkeypatch.setenv("XLA_FLAGS", "")
+    backend.start_backend(threads=threads)
+    assert os.environ[backend.THREADS] == "1"
+    monkeypatch.setenv(backend.THREADS, "3")  # the user's own
+    backend.start_backend(threads=threads)
+    assert os.environ[backend.THREADS] == "3"
+    # devices that wait for each other need what they need
+    monkeypatch.delenv(backend.THREADS)
+    monkeypatch.setattr(backend, "cores", lambda: 2)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    backend.start_backend(threads=threads)
+    assert os.environ[backend.THREADS] == "16"
+
+
+@pytest.mark.parametrize("recipe", [name for name in recipe_files.names() if recipe_files.load(name).threads])
+def test_fewer_threads_change_no_bits(recipe, tmp_path):
+    """The command, which takes as many threads as the recipe says, against one with a thread a core."""
+    found = []
+    for threads in (None, "2"):
+        around = {name: value for name, value in os.environ.items() if name != backend.THREADS}
+        around |= {backend.THREADS: threads} if threads else {}
+        folder = tmp_path / str(threads)
+        command = [sys.executable, "-m", "experiments.train", f"--recipe={recipe}", "--smoke", f"--workdir={folder}"]
+        subprocess.run(command, env=around, check=True, capture_output=True)
+        found.append(json.loads((folder / "record.json").read_text()))
+    assert found[0]["params_digest"] == found[1]["params_digest"]
+    assert [record["program"]["threads"] for record in found] == [1, 2]
 
 
 def test_flags_that_come_too_late_are_an_error(monkeypatch):

@@ -47,6 +47,20 @@ def test_a_tiny_family_is_measured(one_thread, monkeypatch):
     found = bench_families.measured("torch/vae", dataclasses.replace(family, config=config), 1, 0.005)
     assert set(found.measurements) == {"jaxdl", "eager", "fused"}
     assert found.values == [found.measurements[found.facts["theirs"]][0] / found.measurements["jaxdl"][0]]
+    assert found.facts["our threads"] >= 1
+    jobs = []
+
+    def job(target, arguments, **more):
+        jobs.append((target, arguments, more))
+        return found.to_json()
+
+    monkeypatch.setattr(bench_families.bench_process, "job", job)
+    monkeypatch.setattr(bench_families.bench_libraries, "missing", lambda package: "")
+    assert list(bench_families.run(("torch/vae", "sb3/ppo"), 0, 0.005)) == [found, found]
+    assert [(arguments["case"], more["threads"]) for _, arguments, more in jobs] == [
+        ("torch/vae", None),
+        ("sb3/ppo", 1),
+    ]
     monkeypatch.setattr(bench_families.bench_libraries, "missing", lambda package: f"no {package}")
     (skipped,) = bench_families.run(("sb3/ppo",), 1, 0.005)
     assert skipped == Skipped("sb3/ppo", "no stable_baselines3")

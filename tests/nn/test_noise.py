@@ -65,3 +65,29 @@ def test_bernoulli_keeps_its_probabilities_and_zero_and_one_are_sure():
     found = row_bernoulli(jax.random.split(jax.random.key(3), 20000), p)
     np.testing.assert_allclose(found.mean(axis=0), p[0], atol=0.012)
     assert found[:, 0].max() == 0.0 and found[:, 4].min() == 1.0 and found.dtype == p.dtype
+
+
+def test_keys_made_of_many_keys_are_those_of_jax():
+    keys, data = jax.random.split(jax.random.key(5), (4, 3)), jax.random.key_data
+    numbers = jnp.array([0, 7, -1], jnp.int32)
+    each = jax.vmap(jax.vmap(jax.random.fold_in), in_axes=(0, None))(keys, numbers)
+    np.testing.assert_array_equal(data(noise.fold_in(keys, numbers)), data(each))
+    rows = jax.vmap(jax.random.fold_in, (None, 0))(keys[0, 0], numbers)
+    np.testing.assert_array_equal(data(noise.fold_in(keys[0, 0], numbers)), data(rows))
+    parts = jax.vmap(jax.vmap(lambda key: jax.random.split(key, 5)))(keys)
+    np.testing.assert_array_equal(data(noise.split(keys, 5)), data(parts))
+
+
+def test_numbers_made_of_many_keys_are_those_of_jax():
+    keys = jax.random.split(jax.random.key(6), (4, 3))
+
+    @jax.jit
+    def theirs(keys):
+        return jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (9,), jnp.float32, -0.05, 0.05)))(keys)
+
+    np.testing.assert_array_equal(jax.jit(lambda keys: noise.uniform(keys, 9, -0.05, 0.05))(keys), theirs(keys))
+    for count in (1, 64, 1024):
+        orders = jax.vmap(jax.vmap(lambda key, count=count: jax.random.permutation(key, count)))(keys)
+        np.testing.assert_array_equal(noise.permutation(keys, count), orders)
+    with pytest.raises(ValueError, match="at most 1024"):
+        noise.permutation(keys, 1025)

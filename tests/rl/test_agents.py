@@ -22,6 +22,7 @@ from jaxdl.rl.environment import row_keys
 from jaxdl.rl.gridworld import GridWorld
 from jaxdl.rl.ppo import PPO, PPOConfig, clipped_objective, log_probability_of
 from jaxdl.rl.q_learning import QLearning, QLearningConfig
+from jaxdl.rl.returns import generalized_advantages
 
 KEY = jax.random.key(0)
 SGD = OptimizerConfig(name="sgd", learning_rate=0.1)
@@ -69,8 +70,8 @@ def test_ppos_loss_is_the_sum_of_its_written_out_parts():
 
     @jax.jit
     def run(acting, other, local):
-        _, experience = task._act(acting, local, KEY, row_keys(jax.random.key(1), local["row"]))
-        data = task._prepare(acting, experience, hyper)
+        states, experience = task._act(acting, local, KEY, row_keys(jax.random.key(1), local["row"]))
+        data = task._prepare(acting, experience, states.observation, hyper)
         part = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), data)
         return experience, part, task._loss(other, part, hyper)
 
@@ -89,6 +90,32 @@ def test_ppos_loss_is_the_sum_of_its_written_out_parts():
     logits, _ = task._apply(acting, part.observation)
     np.testing.assert_allclose(part.log_probability, log_probability_of(logits, part.action), atol=1e-6)
     assert np.asarray(experience.found.truncated).any()
+
+
+@pytest.mark.parametrize(("time_limit", "most"), [(500, 0), (10, 1), (4, 4)])
+def test_advantages_bootstrap_from_what_each_action_led_to(time_limit, most):
+    """The critic asked about every terminal observation, however often time limits cut episodes in a rollout."""
+    task, hyper = ppo()
+    task = dataclasses.replace(task, environment=CartPole(time_limit=time_limit))
+    state = task.init(KEY, hyper)
+    params, local = state.nets["agent"].params, state.local
+
+    @jax.jit
+    def run(params, local):
+        states, experience = task._act(params, local, KEY, row_keys(jax.random.key(1), local["row"]))
+        return experience, task._prepare(params, experience, states.observation, hyper)
+
+    experience, data = run(params, local)
+    found = experience.found
+    cuts = np.asarray(found.truncated & ~found.terminated).sum(axis=0)
+    assert cuts.max() == most and np.asarray(found.done).any()
+    values, after = (
+        task._apply(params, x.reshape(-1, 4))[1].reshape(16, 8)
+        for x in (data.observation.swapaxes(0, 1), found.observation)
+    )
+    expected = generalized_advantages(found, values, after, hyper["discount"], hyper["trace"])
+    np.testing.assert_allclose(data.advantage.T, expected, atol=2e-5)
+    np.testing.assert_allclose(data.target.T, expected + values, atol=2e-5)
 
 
 def test_actions_are_drawn_from_the_policy():
