@@ -16,7 +16,7 @@ from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Experiment, Phase
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.judged import judged_metrics, last_training_metrics, split_rows
-from jaxdl.engine.payload import all_finite, pack, save_alone, unpack, without_poison
+from jaxdl.engine.payload import all_finite, pack, save_each, unpack, without_poison
 from jaxdl.engine.position import Position
 from jaxdl.engine.program import Program, means, stream
 from jaxdl.engine.record import Trained
@@ -101,6 +101,7 @@ class _Run:
         self.began = time.perf_counter()
         self.compiled_before = trainer.compile_seconds
         self.stacked = checkpoints.folder != (folders[0].path / "checkpoints").absolute()
+        self.own = [Checkpoints(folder.path / "checkpoints", say=self.trainer.watcher.say) for folder in folders]
         self.kept: set[int] = set()
         self.trained_items, self.trained_seconds = 0.0, 0.0
         self.step_seconds: float | None = None
@@ -166,7 +167,7 @@ class _Run:
             self.position.next_phase()
             self._enter_phase(old)
             self._save()
-        self._save()
+        self._save(last=True)
 
     def _keeps_best(self) -> bool:
         return self.experiment.reported == "best" and self.phase.objective is not None
@@ -311,31 +312,35 @@ class _Run:
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
-        """A checkpoint of everything, unless this very point is saved already or the state is poisoned."""
+    def _save(self, last: bool = False) -> None:
+        """A checkpoint of everything, unless this very point is saved already or the state is poisoned; at the end of
+        training one for each seed, in the place of the common one."""
         self._await(0)
         position = self.position
         self._keep_good()
         point = (position.phase, position.t)
-        if self.saved == point:
+        apart = last and self.stacked
+        if self.saved == point and not apart:
             return
         arrays = pack(self.program, self.layout, self.state, self.best, self.sums)
         for i in range(len(self.seeds)):
             if position.alive(i) and not all_finite(arrays, i):
-                position.diverged[i] = position.global_step(i)
-                self.trainer.watcher.say(
-                    f"seed {self.seeds[i]}: parameters are not finite at step {position.diverged[i]}"
-                )
+                position.diverged[i] = step = position.global_step(i)
+                self.trainer.watcher.say(f"seed {self.seeds[i]}: parameters are not finite at step {step}")
         self._keep_good()
-        dead = [i for i in range(len(self.seeds)) if not position.alive(i)]
-        if len(dead) == len(self.seeds):
+        alive = list(filter(position.alive, range(len(self.seeds))))
+        if not alive:
             return
         for folder in self.folders:
             folder.sync_rows()
-        arrays = without_poison(arrays, dead)
+        self.saved = point
+        if apart:
+            save_each(arrays, self._settled(), alive, self.seeds, self.own)
+            self.checkpoints.remove()
+            return
+        arrays = without_poison(arrays, [i for i in range(len(self.seeds)) if i not in alive])
         metadata = {"seeds": list(self.seeds), "position": self._settled().to_json()}
         self.checkpoints.save(max(map(position.global_step, range(len(self.seeds)))), arrays, metadata)
-        self.saved = point
 
     def _keep_good(self) -> None:
         """Gives each seed that has diverged among others the last checkpoint before, as its own."""
@@ -346,12 +351,8 @@ class _Run:
         restored = self.checkpoints.newest()
         if restored is None:
             return
-        arrays, metadata = restored
-        for i in dead:
-            position = Position.from_json(metadata["position"])
-            if position.alive(i):
-                own = Checkpoints(self.folders[i].path / "checkpoints", say=self.trainer.watcher.say)
-                save_alone(own, arrays, position, i, self.seeds[i])
+        position = Position.from_json(restored[1]["position"])
+        save_each(restored[0], position, [i for i in dead if position.alive(i)], self.seeds, self.own)
 
     def _settled(self) -> Position:
         """The position with this process's times added."""

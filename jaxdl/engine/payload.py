@@ -1,5 +1,6 @@
 """What a checkpoint holds, as named host arrays, and back."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -73,6 +74,18 @@ def save_alone(own: Checkpoints, arrays: dict[str, np.ndarray], position: Positi
     """Saves seed number `index` of a stacked checkpoint's arrays and position as a checkpoint of its own."""
     metadata = {"seeds": [seed], "position": position.of_seed(index).to_json()}
     own.save(position.global_step(index), one_seed(arrays, index), metadata)
+
+
+def save_each(
+    arrays: dict[str, np.ndarray],
+    position: Position,
+    chosen: list[int],
+    seeds: Sequence[int],
+    own: Sequence[Checkpoints],
+) -> None:
+    """`save_alone` for the seeds numbered `chosen`; `own` has the place of each seed's checkpoints."""
+    for i in chosen:
+        save_alone(own[i], arrays, position, i, seeds[i])
 
 
 def named_shapes(template: Any) -> dict[str, tuple]:

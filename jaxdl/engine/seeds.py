@@ -22,7 +22,7 @@ from jaxdl.engine.watcher import Watcher
 class SeedRuns:
     """The runs of one group.
 
-    While seeds share one program, one stacked checkpoint lies in the group's folder; each finished seed has its own.
+    While seeds share one program, one stacked checkpoint lies in the group's folder; each trained seed has its own.
 
     Attributes:
       group: the run folder; the same as the only seed's where a run is flat.
@@ -106,9 +106,7 @@ class SeedRuns:
         self.conclude(trainer, indices, trained, alone)
 
     def conclude(self, trainer: Trainer, indices: list[int], trained: Trained, alone: bool = False) -> None:
-        """Records and own checkpoints of seeds that have come to their end."""
-        if not alone:
-            self._split(trained, indices)
+        """Records of seeds that have come to their end."""
         for k, i in enumerate(indices):
             self._write_record(trainer, i, outcome(trained, k))
         if not alone:
@@ -118,15 +116,6 @@ class SeedRuns:
         """A record of each seed that has not come to its end."""
         for i in indices:
             self._write_record(trainer, i, values)
-
-    def _split(self, trained: Trained, indices: list[int]) -> None:
-        """Each finished seed's own checkpoint, out of the last stacked one; one that diverged has its own already."""
-        restored = self.stacked().newest()
-        if restored is None:
-            return
-        for k, i in enumerate(indices):
-            if trained.position.alive(k):
-                save_alone(self._own(i), restored[0], trained.position, k, self.seeds[i])
 
     def _dissolve(self, arrays: dict, metadata: dict) -> None:
         """Gives the unfinished seeds of a stacked checkpoint their own, so that they can go on in another company."""

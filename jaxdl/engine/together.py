@@ -83,10 +83,10 @@ def fit_together(
     experiment = _stacked([member.experiment for member in members], len(indices))
     layout = choose_layout(experiment, options, len(members) * len(indices))
     trainer = Trainer(experiment, layout, watcher, executables)
-    alone = [Trainer(member.experiment, layout, watcher, executables) for member in members]
+    alone = Trainer(members[0].experiment, layout, watcher, executables)  # any member's: it tells of shapes and devices
     began = time.time()
-    for runs, own_trainer in zip(prepared, alone, strict=True):
-        runs.note(own_trainer, indices, {"status": "running"})
+    for runs in prepared:
+        runs.note(alone, indices, {"status": "running"})
     watcher.say(f"{len(members)} x seeds {prepared[0].seeds[0]} to {prepared[0].seeds[-1]} in one program")
     rows = [seed for runs in prepared for seed in runs.seeds]
     folders = [folder for runs in prepared for folder in runs.folders]
@@ -96,11 +96,11 @@ def fit_together(
                 raise Interrupted
             trained = trainer.run(tuple(rows), folders, RowCheckpoints(prepared), signals)
     except (Interrupted, KeyboardInterrupt):
-        for runs, own_trainer in zip(prepared, alone, strict=True):
-            runs.note(own_trainer, indices, {"status": "interrupted", "wall_time_s": time.time() - began})
+        for runs in prepared:
+            runs.note(alone, indices, {"status": "interrupted", "wall_time_s": time.time() - began})
         raise
-    for k, (runs, own_trainer) in enumerate(zip(prepared, alone, strict=True)):
-        runs.conclude(own_trainer, indices, trained.rows(k * len(indices), (k + 1) * len(indices)))
+    for k, runs in enumerate(prepared):
+        runs.conclude(alone, indices, trained.rows(k * len(indices), (k + 1) * len(indices)))
     return [conclude(runs, True) for runs in prepared]
 
 
@@ -126,6 +126,11 @@ class RowCheckpoints(Checkpoints):
         """See `Checkpoints`."""
         for part in self.parts:
             part.clean()
+
+    def remove(self) -> None:
+        """See `Checkpoints`."""
+        for part in self.parts:
+            part.remove()
 
     def save(self, step: int, arrays: dict[str, np.ndarray], metadata: dict) -> None:
         """See `Checkpoints`; the runs are saved one after another."""

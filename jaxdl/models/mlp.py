@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdl.nn.activations import get_activation
+from jaxdl.nn.dense import small_product
 from jaxdl.nn.dropout import Dropout
 from jaxdl.nn.normalization import BatchNorm
 
@@ -92,7 +93,7 @@ class MLP(nn.Module):
                 x = BatchNorm()(x, train)
             x = get_activation(self.activation, **options)(x, train)
             x = Dropout(rate)(x, train)
-        return dense(self.num_classes)(x)
+        return dense(self.num_classes, dot_general=small_product)(x)
 
 
 class CountingMLP(nn.Module):

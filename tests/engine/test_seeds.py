@@ -179,8 +179,8 @@ def test_killed_while_the_stacked_checkpoint_is_taken_apart(place, single, tmp_p
 
         return wrapped
 
-    if place == "split":  # saves: 25, 50, 60 together, then one a seed
-        monkeypatch.setattr(Checkpoints, "save", killed_at("save", 5, Checkpoints.save))
+    if place == "split":  # saves: 25 and 50 together, then one a seed
+        monkeypatch.setattr(Checkpoints, "save", killed_at("save", 4, Checkpoints.save))
     elif place == "record":  # three at the beginning, then one a finished seed
         write = engine_seeds.SeedRuns._write_record
         monkeypatch.setattr(engine_seeds.SeedRuns, "_write_record", killed_at("write", 5, write))
