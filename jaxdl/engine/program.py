@@ -22,6 +22,7 @@ from jaxdl.engine.devices import AXIS, Layout
 from jaxdl.engine.evaluation import evaluate_streamed
 from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Phase
+from jaxdl.engine.side_by_side import SideBySide
 from jaxdl.engine.state import Mean, State
 from jaxdl.engine.transfer import adopt, judged_nets
 from jaxdl.target import target_platform
@@ -302,22 +303,13 @@ class Program:
         return source is None or not getattr(source, "per_seed", False)
 
     def map_seeds(self, function, source, per_seed, shared=None):
-        """`function(source, *one seed)` for each seed, in the layout's way."""
+        """`function(source, *one seed)` for each of a device's seeds, one after another."""
         if shared is None:
             shared = self._shared(source)
 
-        def mapped(source, *per_seed):
-            if shared:
-                return lax.map(lambda args: function(source, *args), per_seed)
-            return lax.map(lambda args: function(*args), (source, *per_seed))
-
-        if self.layout.seeds_mode != "shard":
-            return mapped(source, *per_seed)
-        split = PartitionSpec("seed")
-        specs = (PartitionSpec() if shared else split,) + (split,) * len(per_seed)
-        return jax.shard_map(mapped, mesh=self.layout.seed_mesh, in_specs=specs, out_specs=split, check_vma=False)(
-            source, *per_seed
-        )
+        if shared:
+            return lax.map(lambda args: function(source, *args), per_seed)
+        return lax.map(lambda args: function(*args), (source, *per_seed))
 
     def spread(self, function, *, placed: int, common: int, donate=(), outputs="sums"):
         """Compiles for the layout a function of `placed` arguments on the devices and `common` ones alike everywhere."""
@@ -325,6 +317,8 @@ class Program:
         if layout.axis:
             axes = (0,) * placed + (None,) * common
             return jax.pmap(function, AXIS, in_axes=axes, donate_argnums=donate, devices=list(layout.devices))
+        if layout.seeds_mode == "shard":
+            return SideBySide(function, layout.seed_mesh, donate)
         if not layout.meshed:
             return jax.jit(function, donate_argnums=donate)
         whole, state = NamedSharding(layout.mesh, PartitionSpec()), layout.shardings(self.template)

@@ -13,7 +13,7 @@ import numpy as np
 import runs
 import tiny
 
-from experiments import backend
+from experiments import backend, recipe_files
 from jaxdl.engine import loop
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout
@@ -145,16 +145,28 @@ def long_run(root):
 def shard(root):
     """Seeds spread over devices against seeds one after another."""
     found = {}
-    for name in ("regression", "two_phases"):
+    for name, make, seeds in (
+        ("regression", tiny.regression, 4),
+        ("two_phases", tiny.two_phases, 4),
+        ("transformer", transformer, 2),
+    ):
         found[name] = {}
-        runs.train(tiny.EXPERIMENTS[name](), root / f"{name}_loop", seeds=4, seeds_mode="loop", devices=1)
-        runs.train(tiny.EXPERIMENTS[name](), root / f"{name}_shard", seeds=4, seeds_mode="shard")
+        runs.train(make(), root / f"{name}_loop", seeds=seeds, seeds_mode="loop", devices=1)
+        runs.train(make(), root / f"{name}_shard", seeds=seeds, seeds_mode="shard")
         for mode in ("loop", "shard"):
-            found[name][mode] = [runs.result(root / f"{name}_{mode}" / f"seed{seed}") for seed in range(4)]
+            found[name][mode] = [runs.result(root / f"{name}_{mode}" / f"seed{seed}") for seed in range(seeds)]
     runs.interrupt(tiny.regression(), root / "interrupted", 30, seeds=4, seeds_mode="shard")
     runs.train(tiny.regression(), root / "interrupted", seeds=4, seeds_mode="shard")
     found["interrupted"] = [runs.result(root / "interrupted" / f"seed{seed}") for seed in range(4)]
     return found
+
+
+def transformer():
+    """`char_gpt` with one block: XLA fuses it otherwise where it partitions a program."""
+    recipe = recipe_files.load("char_gpt")
+    train = dataclasses.replace(recipe.config.train, steps=10, eval_every=10, log_every=10, eval_batch_size=256)
+    config = dataclasses.replace(recipe.config, model=dataclasses.replace(recipe.config.model, layers=1), train=train)
+    return dataclasses.replace(recipe.build(config), name="char_gpt")
 
 
 def refusals(root):

@@ -106,11 +106,11 @@ def test_eight_hundred_steps_end_cleanly(parallel, measured):
     assert found["late"] == 0  # nothing is compiled after the first chunk
 
 
-@pytest.mark.parametrize("name", ["regression", "two_phases"])
-def test_seeds_spread_over_devices_give_the_same_bits(name, measured):
+@pytest.mark.parametrize(("name", "seeds"), [("regression", 4), ("two_phases", 4), ("transformer", 2)])
+def test_seeds_spread_over_devices_give_the_same_bits(name, seeds, measured):
     found = measured["shard"][name]
     assert found["shard"] == found["loop"]
-    assert len({run[0]["state_digest"] for run in found["shard"]}) == 4
+    assert len({run[0]["state_digest"] for run in found["shard"]}) == seeds
 
 
 def test_spread_seeds_are_resumed(measured):
