@@ -62,8 +62,8 @@ def start_backend(*, host_devices: int = 1, deterministic: bool = False, threads
     """Sets XLA's flags, and keeps memory; must run before the first array is made. Flags in the user's XLA_FLAGS win.
 
     Args:
-      host_devices: devices that the CPU is split into, one a core, which never wait for each other: their programs are
-        made for one thread. 1 leaves it whole.
+      host_devices: devices that the CPU is split into, at most one a core, which never wait for each other. 1 leaves it
+        whole.
       deterministic: GPU programs whose results do not depend on the order of threads.
       threads: size of XLA:CPU's thread pool for a CPU that is left whole; None: one a core.
 
@@ -85,8 +85,6 @@ def start_backend(*, host_devices: int = 1, deterministic: bool = False, threads
     if _backend_started():
         raise RuntimeError(f"XLA flags {' '.join(missing)} come too late: JAX has already started")
     os.environ["XLA_FLAGS"] = " ".join(filter(None, [present, *missing]))
-    if host_devices > 1 and HOST_DEVICES not in named:
-        os.environ.setdefault(THREADS, "1")
 
 
 def cache_folder() -> Path:

@@ -131,7 +131,7 @@ def program_facts(layout: Layout, seeds_mode: str, precision: str) -> dict:
         "devices": len(devices),
         "platform": devices[0].platform,
         "device_kind": devices[0].device_kind if devices[0].platform != "cpu" else _processor(),
-        "threads": cpu_threads(),
+        "threads": max(cpu_threads(), jax.local_device_count() if devices[0].platform == "cpu" else 0),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "parallel": layout.parallel,
         "fsdp": layout.fsdp,
@@ -181,7 +181,7 @@ def _parameters(template: PyTree) -> int:
 
 
 def cpu_threads() -> int:
-    """Threads of XLA:CPU's pool: what NPROC says, or one a core."""
+    """Threads of XLA:CPU's pool, where it has fewer devices: what NPROC says, or one a core."""
     asked = os.environ.get("NPROC", "")
     if asked.isdigit() and int(asked):
         return int(asked)
