@@ -1,5 +1,6 @@
 """`bench --suite=startup`: from the start of a process to its first training step, to --help, to the first report."""
 
+import json
 import pathlib
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ from experiments.bench_measure import Bar, Result, Skipped, ratios
 from experiments.bench_process import time_to_line, train, wall_time
 from jaxdl.errors import UserError
 
-CASES = ("first_step/resnet20", "help/train", "first_command/train")
+CASES = ("first_step/resnet20", "help/train", "first_command/train", "first_command/tictactoe")
 REPEATS = 5
 # the first line of progress, which a step of its own comes before
 _FIRST_STEP = r"\bstep 1/"
@@ -23,7 +24,7 @@ def run(cases: tuple[str, ...], repeats: int) -> Iterator[Result | Skipped]:
       repeats: how often each; 0: REPEATS. One round before is not counted: it reads the files from the disk.
     """
     measure: dict[str, Callable[[pathlib.Path], dict[str, float]]] = dict(
-        zip(CASES, (first_step, help_text, first_command), strict=True)
+        zip(CASES, (first_step, help_text, first_command, tictactoe), strict=True)
     )
     found: dict[str, dict[str, list[float]]] = {case: {} for case in cases}
     failed: dict[str, str] = {}
@@ -66,6 +67,14 @@ def first_command(root: pathlib.Path) -> dict[str, float]:
     return {"first command": took}
 
 
+def tictactoe(root: pathlib.Path) -> dict[str, float]:
+    """Seconds of `train --recipe=tictactoe_alphazero`, with empty caches, to the finished report; and the games it lost."""
+    took = wall_time(train("--recipe=tictactoe_alphazero", f"--workdir={root / 'run'}"), root / "cache")
+    metrics = json.loads((root / "run" / "record.json").read_text(encoding="utf-8"))["metrics"]
+    lost = sum(metrics[f"test/losses_{opponent}"] for opponent in ("random", "perfect"))
+    return {"seconds": took, "share of test games lost": lost}
+
+
 def _result(case: str, found: dict[str, list[float]]) -> Result:
     if case == CASES[0]:
         return Result(
@@ -81,5 +90,12 @@ def _result(case: str, found: dict[str, list[float]]) -> Result:
     what, limit = {
         CASES[1]: ("wall time of `train --help`", 2.5),
         CASES[2]: ("`train` with empty caches, process start to its end with the report written", 30.0),
+        CASES[3]: (
+            "`train --recipe=tictactoe_alphazero` with empty caches, its games against both opponents included",
+            20.0,
+        ),
     }[case]
-    return Result(case, what, "seconds", next(iter(found.values())), Bar(limit, at_least=False), found, "seconds")
+    seconds = next(iter(found.values()))
+    facts = {side: sum(values) for side, values in found.items() if "lost" in side}
+    measured = {side: values for side, values in found.items() if side not in facts}
+    return Result(case, what, "seconds", seconds, Bar(limit, at_least=False), measured, "seconds", facts=facts)

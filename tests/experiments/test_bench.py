@@ -2,6 +2,7 @@
 
 import json
 import math
+import pathlib
 import sys
 import time
 from types import SimpleNamespace
@@ -346,6 +347,22 @@ def test_startup_alternates_and_does_not_count_its_first_round(monkeypatch):
 
     monkeypatch.setattr(bench_startup, "time_to_line", to_line)
     monkeypatch.setattr(bench_startup, "wall_time", wall)
-    first, second, third = bench_startup.run(bench_startup.CASES, 2)
+    first, second, third, _ = bench_startup.run(bench_startup.CASES, 2)
     assert first.measurements == {"warm": [5.0, 4.0], "cold": [20.0, 10.0]} and first.values == [0.25, 0.4]
     assert first.passed and isinstance(second, Skipped) and third.reason == "no data set"
+
+
+def test_the_first_game_is_timed_and_says_what_it_lost(monkeypatch):
+    seconds, lost = iter([99.0, 19.0, 18.0]), iter([0.0, 0.0, 0.25])
+
+    def wall(command, cache):
+        folder = pathlib.Path(command[-1].removeprefix("--workdir="))
+        folder.mkdir()
+        metrics = {"test/losses_random": 0.0, "test/losses_perfect": next(lost)}
+        (folder / "record.json").write_text(json.dumps({"metrics": metrics}))
+        return next(seconds)
+
+    monkeypatch.setattr(bench_startup, "wall_time", wall)
+    (found,) = bench_startup.run(("first_command/tictactoe",), 2)
+    assert found.values == [19.0, 18.0] and found.passed and set(found.measurements) == {"seconds"}
+    assert found.facts == {"share of test games lost": 0.25}
