@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections import deque
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -12,11 +13,11 @@ import numpy as np
 from jaxdl.engine import processes
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout, typed
+from jaxdl.engine.ending import finish
 from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Experiment, Phase
 from jaxdl.engine.folder import RunFolder
-from jaxdl.engine.judged import judged_metrics, last_training_metrics, split_rows
-from jaxdl.engine.payload import all_finite, pack, save_each, unpack, without_poison
+from jaxdl.engine.payload import all_finite, beside, host_copies, named, save_each, unpack, without_poison
 from jaxdl.engine.position import Position
 from jaxdl.engine.program import Program, means, stream
 from jaxdl.engine.record import Trained
@@ -84,7 +85,7 @@ class Trainer:
             run = _Run(self, seeds, folders, checkpoints, watched)
             run.begin()
             run.train()
-            return run.finish()
+            return finish(run)
 
 
 class _Run:
@@ -100,12 +101,13 @@ class _Run:
         self.pending: deque = deque()
         self.began = time.perf_counter()
         self.compiled_before = trainer.compile_seconds
-        self.stacked = checkpoints.folder != (folders[0].path / "checkpoints").absolute()
         self.own = [Checkpoints(folder.path / "checkpoints", say=self.trainer.watcher.say) for folder in folders]
+        self.stacked = checkpoints.folder != self.own[0].folder
         self.kept: set[int] = set()
+        self.copies: tuple[Any, Any] | None = None
+        self.writing: Future | None = None
         self.trained_items, self.trained_seconds = 0.0, 0.0
         self.step_seconds: float | None = None
-        self.chunks = 0
         self.saved: tuple[int, int] | None = None
 
     @property
@@ -129,8 +131,8 @@ class _Run:
                 f"{list(self.seeds)}: give the same --seed and --seeds, or another --workdir"
             )
         self._enter_phase(None, fresh=False)
-        where = str(self.checkpoints.folder)
-        self.state, self.best, self.sums = unpack(self.program, self.layout, arrays, self._keeps_best(), where)
+        keeps, where = self.keeps_best(), str(self.checkpoints.folder)
+        self.state, self.best, self.sums = unpack(self.program, self.layout, arrays, keeps, where)
         for folder, lines in zip(self.folders, self.position.lines, strict=True):
             folder.truncate_rows(lines)
         if self.position.t < self.phase.steps:
@@ -152,7 +154,7 @@ class _Run:
             state = transferred(self.phase.transfer, old, state, stream(self.seeds, "transfer", index))
         start = jnp.asarray(self.position.start, jnp.int32)
         self.state = self.layout.place(state.replace(step=start), self.program.template)
-        if self._keeps_best():
+        if self.keeps_best():
             self.best = self.program.best(self.best, self.state, np.full(len(self.seeds), True))
 
     def train(self) -> None:
@@ -162,19 +164,18 @@ class _Run:
             alive = any(map(self.position.alive, range(len(self.seeds))))
             if not alive or self.position.phase + 1 == len(self.experiment.phases):
                 break
-            old = self._judged_state()
-            old = old.replace(local=())
+            old = self._judged_state().replace(local=())
             self.position.next_phase()
             self._enter_phase(old)
             self._save()
         self._save(last=True)
 
-    def _keeps_best(self) -> bool:
+    def keeps_best(self) -> bool:
         return self.experiment.reported == "best" and self.phase.objective is not None
 
     def _judged_state(self) -> State:
         state = self.state
-        if self._keeps_best():
+        if self.keeps_best():
             state = self.program.judged(state, self.best)
         if self.layout.axis is None and processes.count() == 1:
             return state
@@ -257,7 +258,7 @@ class _Run:
         self.trained_seconds += seconds
 
     @property
-    def _rate(self) -> float:
+    def rate(self) -> float:
         return self.trained_items / self.trained_seconds if self.trained_seconds else 0.0
 
     def _log(self, split: str, sums: dict[str, Mean], t: int, active=None) -> list[dict[str, float]]:
@@ -274,7 +275,7 @@ class _Run:
         if shown is not None:
             prefix = "" if split == "train" else f"{split}/"
             metrics = {prefix + name: value for name, value in values[shown].items() if split != "probe"}
-            self.trainer.watcher.update(self.position.start[shown] + t, total, metrics, self._rate)
+            self.trainer.watcher.update(self.position.start[shown] + t, total, metrics, self.rate)
         return values
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ class _Run:
             return
         name, mode = phase.objective
         improved = [position.active(i) and position.judge(i, found[i].get(name), mode) for i in range(len(self.seeds))]
-        if self._keeps_best() and any(improved):
+        if self.keeps_best() and any(improved):
             self.best = self.program.best(self.best, self.state, np.array(improved))
         for i in range(len(self.seeds)):
             history = [values[i] for values in position.history]
@@ -322,7 +323,8 @@ class _Run:
         apart = last and self.stacked
         if self.saved == point and not apart:
             return
-        arrays = pack(self.program, self.layout, self.state, self.best, self.sums)
+        copies = host_copies(self.layout, self.state, self.best)
+        self.copies, arrays = copies if last else None, named(self.program, copies, self.sums)
         for i in range(len(self.seeds)):
             if position.alive(i) and not all_finite(arrays, i):
                 position.diverged[i] = step = position.global_step(i)
@@ -335,11 +337,10 @@ class _Run:
             folder.sync_rows()
         self.saved = point
         if apart:
-            save_each(arrays, self._settled(), alive, self.seeds, self.own)
-            self.checkpoints.remove()
+            self.writing = beside(save_each, arrays, self.settled(), alive, self.seeds, self.own)
             return
         arrays = without_poison(arrays, [i for i in range(len(self.seeds)) if i not in alive])
-        metadata = {"seeds": list(self.seeds), "position": self._settled().to_json()}
+        metadata = {"seeds": list(self.seeds), "position": self.settled().to_json()}
         self.checkpoints.save(max(map(position.global_step, range(len(self.seeds)))), arrays, metadata)
 
     def _keep_good(self) -> None:
@@ -348,13 +349,19 @@ class _Run:
         if not dead or not self.stacked:
             return
         self.kept |= dead
-        restored = self.checkpoints.newest()
-        if restored is None:
+        if (restored := self.checkpoints.newest()) is None:
             return
         position = Position.from_json(restored[1]["position"])
         save_each(restored[0], position, [i for i in dead if position.alive(i)], self.seeds, self.own)
 
-    def _settled(self) -> Position:
+    def written(self) -> None:
+        """Waits for the seeds' own checkpoints; the common one is not needed any more."""
+        if self.writing is not None:
+            self.writing.result()
+            self.writing = None
+            self.checkpoints.remove()
+
+    def settled(self) -> Position:
         """The position with this process's times added."""
         position = Position.from_json(self.position.to_json())
         position.elapsed += time.perf_counter() - self.began
@@ -365,36 +372,3 @@ class _Run:
         self.program.give_up()
         self._save()
         raise Interrupted
-
-    # --- the end ------------------------------------------------------------------------------------------------------
-
-    def finish(self) -> Trained:
-        """The final metrics of the reported parameters, each split evaluated once."""
-        state = self.program.judged(self.state, self.best) if self._keeps_best() else self.state
-        metrics = [last_training_metrics(folder) for folder in self.folders]
-        final: list[dict[str, float]] = [{} for _ in self.seeds]
-        for split, source in {**self.phase.evaluations, **self.experiment.final}.items():
-            if processes.agree(self.signals.pending)[0]:
-                raise Interrupted
-            sums = self.program.evaluate(state, self.trainer.stager.evaluation(source), self.evaluation_keys)
-            for i, found in enumerate(final if split in self.experiment.final else metrics):
-                found.update({f"{split}/{name}": value for name, value in means(sums, i).items()})
-        judged = self.layout.gather(state)
-        for i in filter(self.position.alive, range(len(self.seeds))):
-            if processes.agree(self.signals.pending)[0]:
-                raise Interrupted
-            final[i] |= judged_metrics(self.experiment, judged, i, self.seeds[i], self.program.template)
-            step = self.position.best_step[i] if self._keeps_best() else self.position.global_step(i)
-            about = {"step": step, "phase": self.phase.name}
-            self.folders[i].append_rows([{**about, **row} for row in split_rows(final[i])])
-        settled = self._settled()
-        return Trained(
-            position=self.position,
-            state=self.layout.gather(self.state),
-            judged=judged,
-            metrics=[found | ended for found, ended in zip(metrics, final, strict=True)],
-            items_per_second=self._rate,
-            seconds=settled.elapsed,
-            compile_seconds=settled.compile,
-            objective=self.phase.objective[0] if self.phase.objective else None,
-        )

@@ -1,12 +1,14 @@
 """What a checkpoint holds, as named host arrays, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.engine import processes
 from jaxdl.engine.checkpoint import Checkpoints, compare
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.digest import flatten_with_names, part_name
@@ -14,11 +16,22 @@ from jaxdl.engine.position import Position
 from jaxdl.engine.program import Program
 from jaxdl.engine.transfer import judged_nets
 
+_WRITER = ThreadPoolExecutor(1, "write")
+
 
 def pack(program: Program, layout: Layout, state: Any, best: Any, sums: Any) -> dict[str, np.ndarray]:
     """State, best networks (or None) and open metric sums of a run as canonical arrays [S, ...] by name."""
-    best = None if best is None else layout.gather(best)
-    return flatten_with_names({"state": layout.gather(state), "best": best, "sums": program.host_sums(sums)})
+    return named(program, host_copies(layout, state, best), sums)
+
+
+def host_copies(layout: Layout, state: Any, best: Any) -> tuple[Any, Any]:
+    """Canonical State and best networks (or None) on the host."""
+    return layout.gather(state), None if best is None else layout.gather(best)
+
+
+def named(program: Program, copies: tuple[Any, Any], sums: Any) -> dict[str, np.ndarray]:
+    """`pack` of what `host_copies` found."""
+    return flatten_with_names({"state": copies[0], "best": copies[1], "sums": program.host_sums(sums)})
 
 
 def unpack(program: Program, layout: Layout, arrays: dict[str, np.ndarray], keeps_best: bool, where: str) -> tuple:
@@ -86,6 +99,16 @@ def save_each(
     """`save_alone` for the seeds numbered `chosen`; `own` has the place of each seed's checkpoints."""
     for i in chosen:
         save_alone(own[i], arrays, position, i, seeds[i])
+
+
+def beside(save: Callable[..., None], *arguments: Any) -> Future:
+    """`save(*arguments)` in another thread; at once where several processes must do the same things in one order."""
+    if processes.count() == 1:
+        return _WRITER.submit(save, *arguments)
+    done: Future = Future()
+    save(*arguments)
+    done.set_result(None)
+    return done
 
 
 def named_shapes(template: Any) -> dict[str, tuple]:

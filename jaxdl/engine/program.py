@@ -24,7 +24,7 @@ from jaxdl.engine.executables import Executables
 from jaxdl.engine.experiment import Phase
 from jaxdl.engine.side_by_side import SideBySide
 from jaxdl.engine.state import Mean, State
-from jaxdl.engine.transfer import adopt, judged_nets
+from jaxdl.engine.transfer import adopt, judged_nets, with_nets
 from jaxdl.target import target_platform
 
 # bytes of parameters
@@ -291,13 +291,7 @@ class Program:
         return self.spread(seeds, placed=2, common=1, outputs="best")
 
     def _build_judged(self):
-        def seeds(state, best):
-            nets = {}
-            for name, net in state.nets.items():
-                nets[name] = net.holding(best[name]["params"], best[name]["stats"])
-            return state.replace(nets=nets)
-
-        return self.spread(seeds, placed=2, common=0, outputs="state")
+        return self.spread(with_nets, placed=2, common=0, outputs="state")
 
     def _shared(self, source) -> bool:
         return source is None or not getattr(source, "per_seed", False)

@@ -31,10 +31,7 @@ def adopt(state: State, initial: Mapping | None) -> State:
     nets = jax.tree_util.tree_map_with_path(choose, judged_nets(state))
     if not taken:
         raise UserError("--init_from: no parameter of that run has a name and shape of this model's")
-    found = {}
-    for name, net in state.nets.items():
-        found[name] = net.holding(nets[name]["params"], nets[name]["stats"])
-    return state.replace(nets=found)
+    return with_nets(state, nets)
 
 
 def transferred(function: Callable, old: State, fresh: State, keys: np.ndarray) -> State:
@@ -50,3 +47,9 @@ def transferred(function: Callable, old: State, fresh: State, keys: np.ndarray) 
 def judged_nets(state: State) -> dict:
     """What is kept of the best networks: {name: {"params", "stats"}}."""
     return {name: {"params": net.params, "stats": net.stats} for name, net in state.nets.items()}
+
+
+def with_nets(state: State, nets: Mapping) -> State:
+    """`state` with networks that `judged_nets` found."""
+    held = {name: net.holding(nets[name]["params"], nets[name]["stats"]) for name, net in state.nets.items()}
+    return state.replace(nets=held)

@@ -124,8 +124,8 @@ def test_everything_is_compiled_after_the_first_evaluation(tmp_path, monkeypatch
             counts.append(len(seen))
 
         monkeypatch.setattr(loop._Run, "_evaluate", watched)
-        finish = loop._Run.finish
-        monkeypatch.setattr(loop._Run, "finish", lambda run: (counts.append(len(seen)), finish(run))[1])
+        finish = loop.finish
+        monkeypatch.setattr(loop, "finish", lambda run: (counts.append(len(seen)), finish(run))[1])
         jax.clear_caches()
         train(tiny.regression(), tmp_path)
     assert len(counts) == 4

@@ -72,13 +72,13 @@ def test_interrupted_again_and_again(name, once, tmp_path):
 
 
 def test_an_interruption_during_the_last_evaluation_is_not_lost(once, tmp_path, monkeypatch):
-    finish = loop._Run.finish
+    finish = loop.finish
 
     def late(run):
         signal.raise_signal(signal.SIGINT)
         return finish(run)
 
-    monkeypatch.setattr(loop._Run, "finish", late)
+    monkeypatch.setattr(loop, "finish", late)
     with pytest.raises(Interrupted):
         train(tiny.regression(), tmp_path)
     monkeypatch.undo()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ import tiny
 from runs import Listener, checkpoints, interrupt, leaves, record, result, rows, train
 from scipy import stats
 
+from jaxdl.engine import ending
 from jaxdl.engine import seeds as engine_seeds
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.record import summary
+from jaxdl.engine.signals import Interrupted
 from jaxdl.errors import UserError
 
 SEEDS = (0, 1, 2)
@@ -188,6 +191,41 @@ def test_killed_while_the_stacked_checkpoint_is_taken_apart(place, single, tmp_p
         monkeypatch.setattr(Checkpoints, "remove", killed_at("remove", 1, Checkpoints.remove))
     with pytest.raises(Killed):
         train(tiny.regression(), tmp_path, seeds=3, seeds_mode="map")
+    monkeypatch.undo()
+    train(tiny.regression(), tmp_path, seeds=3, seeds_mode="map")
+    for seed in SEEDS:
+        assert result(tmp_path / f"seed{seed}") == result(single / f"seed{seed}")
+
+
+@pytest.mark.parametrize("how", ["signal", "disk"])
+def test_what_happens_while_seeds_are_saved_apart(how, single, tmp_path, monkeypatch):
+    """Their checkpoints are written while the last evaluation runs: a signal waits for them, an error is not lost."""
+    if how == "signal":
+        evaluated = ending._evaluated
+
+        def late(run):
+            signal.raise_signal(signal.SIGINT)
+            return evaluated(run)
+
+        monkeypatch.setattr(ending, "_evaluated", late)
+    else:
+        save = Checkpoints.save
+
+        def full(self, step, *arguments):
+            if step == 60 and self.folder.parent.name == "seed1":
+                raise UserError("the disk is full")
+            save(self, step, *arguments)
+
+        monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(
+        Interrupted if how == "signal" else UserError, match=None if how == "signal" else "disk is full"
+    ):
+        train(tiny.regression(), tmp_path, seeds=3, seeds_mode="map")
+    # nothing is lost: the common checkpoint goes when each seed has its own
+    assert (tmp_path / "checkpoints").exists() == (how == "disk")
+    assert checkpoints(tmp_path / "seed0") == [60] and (tmp_path / "seed2" / "checkpoints").exists() == (
+        how == "signal"
+    )
     monkeypatch.undo()
     train(tiny.regression(), tmp_path, seeds=3, seeds_mode="map")
     for seed in SEEDS:
