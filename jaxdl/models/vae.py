@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from jaxdl.nn.activations import get_activation
 from jaxdl.nn.context import row_keys
+from jaxdl.nn.noise import normal
 
 Array = jax.Array
 
@@ -66,6 +67,6 @@ class VAE(nn.Module):
         z = mean
         if self.has_rng("noise"):
             keys = row_keys(self.make_rng("noise"), x.shape[0])
-            noise = jax.vmap(lambda key: jax.random.normal(key, (self.latents,)))(keys)
+            noise = normal(keys, self.latents)
             z = mean + jnp.exp(0.5 * log_variance) * noise.astype(mean.dtype)
         return {"mean": mean, "log_variance": log_variance, "latent": z, "logits": self.decode(z, train)}

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxdl.nn.noise import fold_in
+
 Array = jax.Array
 
 
@@ -99,4 +101,4 @@ def row_keys(key: Array, batch_size: int) -> Array:
             f"the batch context numbers {rows.shape} rows but the layer got {batch_size} examples; "
             "apply the layer to arrays whose first axis is the batch"
         )
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    return fold_in(key, rows)

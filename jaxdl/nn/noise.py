@@ -17,6 +17,7 @@ Array = jax.Array
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_LOWEST = -1.0 + 2.0**-24  # the float32 after -1
 
 
 def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -64,6 +65,11 @@ def uniform(keys: Array, count: int, low: float = 0.0, high: float = 1.0) -> Arr
     x, y = _counted(keys, count)
     unit = lax.bitcast_convert_type(((x ^ y) >> jnp.uint32(9)) | jnp.uint32(0x3F800000), jnp.float32) - 1.0
     return jnp.maximum(jnp.float32(low), unit * jnp.float32(high - low) + jnp.float32(low))
+
+
+def normal(keys: Array, count: int) -> Array:
+    """`jax.random.normal` of shape (count,) for each key, bit for bit: [..., count] float32 of keys [...], used up."""
+    return jnp.float32(math.sqrt(2.0)) * lax.erf_inv(uniform(keys, count, _LOWEST, 1.0))
 
 
 def permutation(keys: Array, count: int) -> Array:

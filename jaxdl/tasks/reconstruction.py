@@ -15,7 +15,7 @@ from jaxdl.engine.state import State
 from jaxdl.models.autoencoder import Autoencoder
 from jaxdl.models.vae import VAE
 from jaxdl.nn.context import batch_context
-from jaxdl.nn.noise import row_bernoulli
+from jaxdl.nn.noise import fold_in, row_bernoulli
 from jaxdl.objectives.classification import bernoulli_nll
 from jaxdl.objectives.elbo import kl_to_standard_normal, negative_bound
 from jaxdl.objectives.regression import squared_error
@@ -154,7 +154,7 @@ class Variational(Supervised):
 
     def _binarised(self, batch: Batch, key: Array) -> dict[str, Array]:
         x = batch["image"]
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 1), batch["row"])
+        keys = fold_in(jax.random.fold_in(key, 1), batch["row"])
         return {**batch, "image": row_bernoulli(keys, x)}
 
 
