@@ -1,7 +1,8 @@
 """Random numbers for each example from its own key, made for speed: all of them in one fused loop.
 
 `jax.random` under `vmap` spends on XLA:CPU about six times as long: it keeps one of Threefry's two output words, however
-few bits are wanted, and runs its rounds in a loop. Here both words are used, as two or four numbers.
+few bits are wanted, and runs its rounds in a loop of small kernels. In `row_...` both words are used, as two or four numbers;
+`fold_in`, `split`, `uniform`, `normal` and `permutation` give the bits of their namesakes in `jax.random`.
 
 Shapes: `B` examples.
 """
