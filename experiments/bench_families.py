@@ -11,17 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import (
-    backend,
-    bench_libraries,
-    bench_process,
-    bench_torch,
-    bench_torch_images,
-    bench_torch_text,
-    recipe_files,
-)
+from experiments import backend, bench_libraries, bench_torch, bench_torch_images, bench_torch_text, recipe_files
 from experiments.bench_measure import Bar, Result, Skipped, against
+from experiments.bench_process import job
 from experiments.flags import UsageError
+from jaxdl.errors import UserError
 
 PAIRS = 9
 ENDLESS = 1 << 30
@@ -104,8 +98,9 @@ def _text_phase(network: Callable[[Any, int], Any], config: Any) -> Any:
     from jaxdl.optimizers import hyper_parameters
 
     task = task_for(config, network(config, VOCABULARY))
-    kind = Streams if task.streams else Windows
-    source = kind.of(random_text(CHARACTERS), config.train.batch_size, config.data.length)
+    source = (Streams if task.streams else Windows).of(
+        random_text(CHARACTERS), config.train.batch_size, config.data.length
+    )
     dropout = {"dropout": config.model.dropout} if "dropout" in task.arguments else {}
     return phase(task, source, {**hyper_parameters(config.optimizer), **dropout})
 
@@ -261,12 +256,12 @@ def _our_agent(make: str, config: Any) -> Any:
 
 
 def _their_agent(make: Callable[[Any], Any], config: Any) -> Runs:
-    count = config.train.batch_size
-    items = count * config.agent.rollout
+    count, items = config.train.batch_size, config.train.batch_size * config.agent.rollout
     found = {}
     for threads in sorted({1, backend.cores()}):
-        name = f"{threads} thread{'s' if threads > 1 else ''}"
-        found[name] = bench_libraries.Agent(make(config), count, items, threads)
+        found[f"{threads} thread{'s' if threads > 1 else ''}"] = bench_libraries.Agent(
+            make(config), count, items, threads
+        )
     return found
 
 
@@ -356,13 +351,16 @@ def run(
 
 
 def _in_its_own_process(case: str, repeats: int, seconds: float, clock: str, traces: str) -> Result | Skipped:
-    """One case, with as many threads as `train` would have; skipped where the other library is missing."""
+    """One case, with as many threads as `train` would have; skipped where it fails or the other library is missing."""
     family = FAMILIES[case]
     if reason := bench_libraries.missing(family.package):
         return Skipped(case, reason)
     threads = recipe_files.load(family.recipe).threads if family.recipe else None
     arguments = {"case": case, "repeats": repeats, "seconds": seconds, "clock": clock, "traces": traces}
-    return Result.from_json(bench_process.job("bench_families:measured_case", arguments, threads=threads))
+    try:
+        return Result.from_json(job("bench_families:measured_case", arguments, threads=threads))
+    except UserError as error:
+        return Skipped(case, str(error))
 
 
 def measured_case(case: str, **arguments: Any) -> dict[str, Any]:
@@ -381,10 +379,9 @@ def measured(case: str, family: Family, repeats: int, seconds: float, clock: str
         facts["torch"] = bench_torch.use_threads(backend.cores())
     config = family.config()
     ours, theirs = Engine(family.ours(config)), family.theirs(config)
-    if family.first:
-        sides: list[Callable[[int], None]] = [ours, *theirs.values()]
-        for side in sides:
-            side(family.first)
+    sides: list[Callable[[int], None]] = [ours, *theirs.values()]
+    for side in sides if family.first else ():
+        side(family.first)
     return against(
         case,
         f"{family.title}: time of a step of {_OTHERS[case.split('/')[0]]} over that of ours",

@@ -101,6 +101,9 @@ def job(
     """
     command = [sys.executable, "-m", "experiments.bench_job", target, str(devices), json.dumps(dict(arguments))]
     around = dict(os.environ) if cache is None else environment(cache)
+    # programs are kept apart by number of threads, so a job finds its own place, unless the user named one
+    if around.get("JAX_COMPILATION_CACHE_DIR") == str(backend.cache_folder()):
+        del around["JAX_COMPILATION_CACHE_DIR"]
     if threads:
         around = {backend.THREADS: str(threads)} | around
     try:

@@ -71,8 +71,8 @@ def tictactoe(root: pathlib.Path) -> dict[str, float]:
     """Seconds of `train --recipe=tictactoe_alphazero`, with empty caches, to the finished report; and the games it lost."""
     took = wall_time(train("--recipe=tictactoe_alphazero", f"--workdir={root / 'run'}"), root / "cache")
     metrics = json.loads((root / "run" / "record.json").read_text(encoding="utf-8"))["metrics"]
-    lost = sum(metrics[f"test/losses_{opponent}"] for opponent in ("random", "perfect"))
-    return {"seconds": took, "share of test games lost": lost}
+    lost = max(metrics[f"test/losses_{opponent}"] for opponent in ("random", "perfect"))
+    return {"seconds": took, "largest share of test games lost": lost}
 
 
 def _result(case: str, found: dict[str, list[float]]) -> Result:
@@ -96,6 +96,6 @@ def _result(case: str, found: dict[str, list[float]]) -> Result:
         ),
     }[case]
     seconds = next(iter(found.values()))
-    facts = {side: sum(values) for side, values in found.items() if "lost" in side}
+    facts = {side: max(values) for side, values in found.items() if "lost" in side}
     measured = {side: values for side, values in found.items() if side not in facts}
     return Result(case, what, "seconds", seconds, Bar(limit, at_least=False), measured, "seconds", facts=facts)

@@ -1,5 +1,6 @@
 """A run's header, its last lines and its report pages."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,13 +103,18 @@ def result_block(session: Any, run: Any) -> None:
         metrics = {name: value for name, value in record["metrics"].items() if value is not None}
         facts["parameters"] = f"{record['parameters']:,}"
         facts["digest"] = (record["params_digest"] or "")[:16]
-    seconds = sum(each["wall_time_s"] for each in run.records)
+    seconds = wall_time(run.records)
     compilation = max(each["compile_time_s"] for each in run.records)
     facts["report"] = run.folder.path / "report.html"
     steps = max(each["steps"] for each in run.records)
     result(
         f"{record['status']}: {steps} steps in {seconds:.1f} s, {compilation:.1f} s of it compilation", metrics, facts
     )
+
+
+def wall_time(records: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds that the runs of some records took; seeds of one program name its time each, and it counts once."""
+    return sum({(each["wall_time_s"], each["compile_time_s"]): each["wall_time_s"] for each in records}.values())
 
 
 def write_reports(session: Any, run: Any) -> None:
@@ -143,6 +149,6 @@ def _write(view: View, folder: RunFolder) -> None:
     record = dict(view.records[0])
     if len(view.records) > 1:
         record["seeds"] = [each["seed"] for each in view.records]
-        record["wall_time_s"] = sum(each["wall_time_s"] for each in view.records)
+        record["wall_time_s"] = wall_time(view.records)
     title = f"{record['recipe']}, seed {record['seed']}" if len(view.records) == 1 else f"{record['recipe']} over seeds"
     write_report(folder.path, title, record_facts(record), sections, headlines)

@@ -24,6 +24,7 @@ from jaxdl.rl.environment import Environment, for_training, row_keys
 from jaxdl.rl.returns import generalized_advantages
 from jaxdl.rl.rollout import Experience, first_states, greedy_metrics, play, record, rollout
 from jaxdl.settings import setting
+from jaxdl.target import target_platform
 
 Array = jax.Array
 NET = "agent"
@@ -170,11 +171,9 @@ class PPO:
         cut = found.truncated & ~found.terminated
         first_cut = jnp.take_along_axis(found.observation, _as_index(cut.argmax(axis=0), found.observation), axis=0)
         values = values_of(jnp.concatenate([experience.observation, last[None], first_cut]))
-        ends = lax.cond(
-            (cut.sum(axis=0) > 1).any(),
-            lambda: values_of(found.observation),
-            lambda: jnp.broadcast_to(values[-1], cut.shape),
-        )
+        # an accelerator's seeds are batched, where both branches would run
+        often = (cut.sum(axis=0) > 1).any() if target_platform() == "cpu" else jnp.bool_(True)
+        ends = lax.cond(often, lambda: values_of(found.observation), lambda: jnp.broadcast_to(values[-1], cut.shape))
         values, next_values = values[:-2], jnp.where(found.done, ends, values[1:-1])
         advantage = generalized_advantages(found, values, next_values, hyper["discount"], hyper["trace"])
         log_probability = log_probability_of(experience.kept, experience.action)

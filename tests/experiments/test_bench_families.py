@@ -10,6 +10,7 @@ import pytest
 from experiments import bench_families, ledger
 from experiments.bench_measure import Bar, Result, Skipped, document, seconds_per_step
 from experiments.flags import UsageError
+from jaxdl.errors import UserError
 
 
 def test_torch_has_the_same_families(one_thread):
@@ -54,13 +55,19 @@ def test_a_tiny_family_is_measured(one_thread, monkeypatch):
         jobs.append((target, arguments, more))
         return found.to_json()
 
-    monkeypatch.setattr(bench_families.bench_process, "job", job)
+    monkeypatch.setattr(bench_families, "job", job)
     monkeypatch.setattr(bench_families.bench_libraries, "missing", lambda package: "")
     assert list(bench_families.run(("torch/vae", "sb3/ppo"), 0, 0.005)) == [found, found]
     assert [(arguments["case"], more["threads"]) for _, arguments, more in jobs] == [
         ("torch/vae", None),
         ("sb3/ppo", 1),
     ]
+
+    def failing(target, arguments, **more):
+        raise UserError("killed")
+
+    monkeypatch.setattr(bench_families, "job", failing)
+    assert list(bench_families.run(("torch/vae",), 1, 0.005)) == [Skipped("torch/vae", "killed")]
     monkeypatch.setattr(bench_families.bench_libraries, "missing", lambda package: f"no {package}")
     (skipped,) = bench_families.run(("sb3/ppo",), 1, 0.005)
     assert skipped == Skipped("sb3/ppo", "no stable_baselines3")

@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import laws
 
-from experiments import bench, bench_gpu, bench_job, bench_profile, cli, ledger
+from experiments import backend, bench, bench_gpu, bench_job, bench_process, bench_profile, cli, ledger
 from experiments.bench_measure import Bar, Result, Skipped
 from experiments.bench_process import job
 from experiments.mfu import Peak, known_peak, mfu, network_flops, peak, transformer_flops
@@ -130,6 +130,21 @@ def test_the_largest_batch_that_fits_is_taken(monkeypatch):
     assert made == [("fused", 32), ("plain", 32), ("plain", 16), ("plain", 8)]
     with pytest.raises(UserError, match="cannot be trained here: no such kernel"):
         bench_gpu.largest({"fused": forms["fused"]}, (32, 16))
+
+
+@pytest.mark.parametrize(("own", "kept"), [(True, None), (False, "/elsewhere")])
+def test_a_job_with_other_threads_has_its_own_compiled_programs(own, kept, monkeypatch):
+    monkeypatch.delenv(backend.THREADS, raising=False)
+    seen = []
+
+    def run(command, env, **more):
+        seen.append(env)
+        return SimpleNamespace(returncode=0, stdout=f"{bench_process.FOUND}1\n", stderr="")
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(backend.cache_folder()) if own else "/elsewhere")
+    monkeypatch.setattr(bench_process.subprocess, "run", run)
+    assert job("bench_measure:quartiles", {}, threads=1) == 1
+    assert seen[0].get("JAX_COMPILATION_CACHE_DIR") == kept and seen[0][backend.THREADS] == "1"
 
 
 def test_jobs_are_processes_with_a_limit_and_one_line_of_errors(tmp_path):
