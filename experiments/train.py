@@ -183,17 +183,25 @@ def smoke(config: Any) -> Any:
 
 def shortened(experiment: Any) -> Any:
     """No phase longer than the last one of a smoke run, and only the first rows of each evaluation."""
+    from jaxdl.data.source import Resident
 
-    def first_rows(sources: Any) -> dict[str, Any]:
-        return {name: source.replace(size=min(source.size, SMOKE_ROWS)) for name, source in sources.items()}
+    def first_rows(source: Any) -> Any:
+        source = source.replace(size=min(source.size, SMOKE_ROWS))
+        if isinstance(source, Resident):  # of one length, so that one program evaluates all of them
+            first = {name: array[: source.size] for name, array in source.arrays.items()}
+            return dataclasses.replace(source, arrays=first)
+        return source
+
+    def all_first_rows(sources: Any) -> dict[str, Any]:
+        return {name: first_rows(source) for name, source in sources.items()}
 
     phases = tuple(
         dataclasses.replace(
-            phase, steps=min(phase.steps, experiment.train.steps), evaluations=first_rows(phase.evaluations)
+            phase, steps=min(phase.steps, experiment.train.steps), evaluations=all_first_rows(phase.evaluations)
         )
         for phase in experiment.phases
     )
-    return dataclasses.replace(experiment, phases=phases, final=first_rows(experiment.final))
+    return dataclasses.replace(experiment, phases=phases, final=all_first_rows(experiment.final))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Compiled programs that several experiments of one process share."""
 
 import hashlib
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -17,6 +18,24 @@ class Executables:
 
     def __init__(self) -> None:
         self._found: dict[tuple, Any] = {}
+        self._once: dict[int, tuple[weakref.ref, dict[Hashable, Any]]] = {}
+
+    def once(self, owner: Any, key: Hashable, make: Callable[[], Any]) -> Any:
+        """`make()`, called once for an owner and a key: what was traced for an object need not be traced again.
+
+        Args:
+          owner: an object that can be referred to weakly; another one is another owner, even if equal. What was made for
+            it is forgotten with it.
+          key: all that the result depends on beside the owner.
+          make: must not refer to the owner in what it returns.
+        """
+        name = id(owner)
+        if name not in self._once:
+            self._once[name] = (weakref.ref(owner, lambda _: self._once.pop(name, None)), {})
+        made = self._once[name][1]
+        if key not in made:
+            made[key] = make()
+        return made[key]
 
     def compiled(self, lowered: Any, devices: tuple, compile: Callable[[Any], Any]) -> Any:
         """`compile(lowered)`, or the executable of an equal program.

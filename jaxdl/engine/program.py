@@ -59,12 +59,21 @@ class Program:
         self.flops_per_step: float | None = None
         self._compiled: dict = {}
         self._ahead: dict[Any, Future] = {}
-        keys = jnp.zeros((seeds, 2), jnp.uint32)
-        self.template = jax.eval_shape(self._init, keys, self.hyper())
-        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.template)
-        self.metric_names = self._metric_names(one)
 
     # --- public: each takes and returns stacked values -------------------------------------------------------------
+
+    @functools.cached_property
+    def template(self) -> State:
+        """Shapes and types of the State, [S, ...]."""
+        keys = jnp.zeros((self.seeds, 2), jnp.uint32)
+        made = functools.partial(jax.eval_shape, self._init, keys, self.hyper())
+        return self.executables.once(self.phase, ("template", self.seeds), made)
+
+    @functools.cached_property
+    def metric_names(self) -> tuple[str, ...]:
+        """What a step measures, sorted."""
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.template)
+        return self.executables.once(self.phase, "metrics", lambda: self._metric_names(one))
 
     def hyper(self) -> dict:
         """The phase's hyper-parameters, [S] float32 each."""
@@ -166,6 +175,12 @@ class Program:
 
     # --- one seed, one device --------------------------------------------------------------------------------------
 
+    @functools.cached_property
+    def _update(self):
+        # as a program of its own it is traced once, however often it is looked at; XLA takes it into the one around it
+        step = self.device_task.step
+        return self.executables.once(self.phase, ("update", self.layout.axis), lambda: jax.jit(step))
+
     def _init(self, keys, hyper):
         def one(args):
             return adopt(self.task.init(jax.random.wrap_key_data(args[0]), args[1]), self.phase.initial)
@@ -179,7 +194,7 @@ class Program:
 
         def trace(state):
             batch = None if staged is None else staged.batch(jnp.int32(0), key)
-            return self.task.step(state, batch, key)[1]
+            return (self.task.step if self.layout.axis else self._update)(state, batch, key)[1]
 
         return tuple(sorted(jax.eval_shape(trace, state)))
 
@@ -206,7 +221,7 @@ class Program:
         batch = self._batch(source, step - start, jax.random.wrap_key_data(data_key))
         key = jax.random.fold_in(jax.random.wrap_key_data(step_key), step)
         state = state.replace(nets=self.layout.gathered(state.nets))
-        state, metrics = self.device_task.step(state, batch, key)
+        state, metrics = self._update(state, batch, key)
         metrics = self._sum_devices(metrics)
         finite = jnp.all(jnp.array([jnp.isfinite(mean.total) for mean in metrics.values()]))
         bad = jnp.where((bad < 0) & ~finite, step, bad)
@@ -336,8 +351,14 @@ class Program:
             return lowered.compile()
 
     def _executable(self, name, build, args):
+        leaves, structure = jax.tree.flatten(args)
+        described = tuple((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves)
         compile = functools.partial(self._compile, rare=name in _RARE)
-        return self.executables.compiled(build().lower(*args), self.layout.devices, compile)
+
+        def make():
+            return self.executables.compiled(build().lower(*args), self.layout.devices, compile)
+
+        return self.executables.once(self.phase, (name, self.layout, self.seeds, structure, described), make)
 
     def call(self, name, build, args):
         if name not in self._compiled:

@@ -48,6 +48,38 @@ def test_what_is_baked_into_a_program_is_not_shared(other, tmp_path):
     assert second == fitted(tiny.regression(other), tmp_path / "alone")
 
 
+def test_an_experiment_that_is_trained_again_is_not_traced_again(tmp_path):
+    """Tracing runs the task's Python; another experiment, even if equal, is traced for itself and gives the same bits."""
+    traced = []
+
+    class Counted(tiny.Regression):
+        def step(self, state, batch, key):
+            traced.append(1)
+            return super().step(state, batch, key)
+
+    shared, experiment = Executables(), tiny.regression(Counted())
+    first = fitted(experiment, tmp_path / "first", shared)
+    assert len(traced) == 1
+    assert fitted(experiment, tmp_path / "again", shared) == first
+    assert len(traced) == 1
+    assert fitted(tiny.regression(Counted()), tmp_path / "equal", shared) == first
+    assert len(traced) == 2
+
+
+def test_what_was_made_for_an_object_is_forgotten_with_it():
+    class Owner:
+        pass
+
+    shared, owners = Executables(), [Owner(), Owner()]
+    values = [shared.once(owner, key, lambda: object()) for owner in owners for key in ("a", "b")]
+    assert len(set(values)) == 4
+    assert shared.once(owners[0], "a", lambda: None) is values[0]
+    remembered = shared._once
+    assert len(remembered) == 2
+    owners.pop()
+    assert len(remembered) == 1
+
+
 def test_large_constants_are_told_apart():
     """A table that a program closes over stands in its text in full."""
     shared, made = Executables(), []
