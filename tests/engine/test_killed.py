@@ -11,6 +11,8 @@ import pytest
 from killed import experiment
 from runs import checkpoints, files, result, train
 
+# the bits that users get
+pytestmark = pytest.mark.optimized
 HERE = pathlib.Path(__file__).parent
 
 

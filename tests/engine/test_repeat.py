@@ -13,6 +13,9 @@ from jaxdl.data.source import Streamed
 from jaxdl.engine import loop
 from jaxdl.engine.signals import Interrupted
 
+# the bits that users get
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory):

@@ -17,6 +17,8 @@ from jaxdl.engine.record import summary
 from jaxdl.engine.signals import Interrupted
 from jaxdl.errors import UserError
 
+# the bits that users get
+pytestmark = pytest.mark.optimized
 SEEDS = (0, 1, 2)
 
 

@@ -1,6 +1,5 @@
 """A recipe's experiment at smoke size, trained from a test or from a process of its own."""
 
-import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -75,28 +74,6 @@ def session(recipe, settings=None, **train_settings):
     settings = {**SMALL.get(recipe, {}), **(settings or {})}
     made = open_recipe(found, config_from_leaves(config, settings))
     return dataclasses.replace(made, experiment=shortened(made.experiment))
-
-
-class _All:
-    def __contains__(self, name):
-        return True
-
-
-@contextlib.contextmanager
-def quickly_compiled():
-    """In this context XLA optimises no program; the engine's are compiled like those that run once in a while."""
-    import jax
-
-    from jaxdl.engine import program
-
-    before = program._RARE
-    jax.config.update("jax_disable_most_optimizations", True)
-    program._RARE = _All()
-    try:
-        yield
-    finally:
-        program._RARE = before
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def train(made, folder, watcher=None, executables=None, **options):

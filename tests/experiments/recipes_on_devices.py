@@ -12,13 +12,16 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import compiling
 import jax
 import laws
 import numpy as np
 
 from experiments import backend
 from jaxdl.engine.devices import Layout
+from jaxdl.engine.executables import Executables
 from jaxdl.engine.program import Program, means, stream
 
 STEPS = 3
@@ -45,15 +48,15 @@ def ways():
     }
 
 
-def begun(phase):
+def begun(phase, known):
     """The fresh State of each seed, by one program for all ways."""
-    program = Program(phase, ways()["one"][0], 1)
+    program = Program(phase, ways()["one"][0], 1, known)
     return {seed: jax.tree.map(np.asarray, program.init(stream((seed,), "init", 0))) for seed in SEEDS}
 
 
-def trained(phase, layout, seeds, fresh):
+def trained(phase, layout, seeds, fresh, known):
     """Of seed 0: the parameters at the start, the metrics of each of three steps, and the parameters after them, flat."""
-    program = Program(phase, layout, len(seeds))
+    program = Program(phase, layout, len(seeds), known)
     fresh = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(fresh[seed] for seed in seeds))
     start = flat(fresh)
     state = layout.place(fresh, program.template)
@@ -80,9 +83,10 @@ def agreement(recipe):
     found = {}
     made = laws.session(recipe, SETTINGS.get(recipe.partition(":")[0]), steps=STEPS, sgd=True)
     for phase in made.experiment.phases:
-        numbers, fresh = {}, begun(phase)
+        known = Executables()
+        numbers, fresh = {}, begun(phase, known)
         for way, (layout, seeds) in ways().items():
-            start, rows, end = trained(phase, layout, seeds, fresh)
+            start, rows, end = trained(phase, layout, seeds, fresh, known)
             norms = {"length": float(np.linalg.norm(end)), "moved": float(np.linalg.norm(end - start))}
             numbers[way] = {"rows": rows, **norms, "end": end}
         one = numbers["one"]["end"]
@@ -105,7 +109,7 @@ def main(names):
         began = time.process_time()
         signal.alarm(PATIENCE)
         try:
-            with laws.quickly_compiled():  # all ways alike
+            with compiling.quickly():  # all ways alike
                 found = {"phases": agreement(recipe)}
         except Exception as error:  # the others go on; the test tells
             found = {"error": f"{type(error).__name__}: {error}"}

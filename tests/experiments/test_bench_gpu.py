@@ -20,9 +20,6 @@ from experiments.bench_process import job
 from experiments.mfu import Peak, known_peak, mfu, network_flops, peak, transformer_flops
 from jaxdl.errors import UserError
 
-# toys measure nothing
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 @pytest.fixture
 def in_this_process(monkeypatch):

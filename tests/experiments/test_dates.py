@@ -6,8 +6,6 @@ import pytest
 
 from experiments import cli, predict, sample, train
 
-pytestmark = pytest.mark.usefixtures("module_quickly_compiled")
-
 
 def command(module, *flags):
     """Runs a binary in this process."""
@@ -15,7 +13,7 @@ def command(module, *flags):
 
 
 @pytest.fixture(scope="module")
-def dates(tmp_path_factory, module_quickly_compiled):
+def dates(tmp_path_factory):
     """A short run over two seeds."""
     folder = tmp_path_factory.mktemp("runs") / "dates"
     flags = [f"--workdir={folder}", "--recipe=dates_attention", "--smoke", "--seeds=2", "--model.features=8"]

@@ -22,10 +22,6 @@ import laws
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = pathlib.Path(os.environ.get("JAXDL_TEST_DATA", ROOT.parent / "shared" / "data"))
 VARIANTS = [f"{name}:{variant}" for name in recipe_files.names() for variant in recipe_files.summary(name).variants]
-# with two values of code there is a manifold in the report
-# a quarter of airbench's width compiles in half the time
-RECIPES = [name if name != "airbench_cifar10" else f"{name}:small" for name in recipe_files.names()]
-RECIPES += [name for name in VARIANTS if name.endswith(":2d")]
 REAL = {"mnist": SHARED / "mnist", "cifar10": SHARED / "cifar10"}
 
 
@@ -34,30 +30,10 @@ def command(module, *flags):
     return cli.execute(module.main, module.BINARY, ["program", *flags])
 
 
-def needs(recipe):
-    """The real data set that a recipe reads, or None."""
-    name = getattr(getattr(recipe_files.load(recipe).config, "data", None), "name", None)
-    return name if name in REAL else None
-
-
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch, compilation_cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(SHARED))
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_runs_in_a_few_steps_and_leaves_a_whole_run_folder(recipe, capsys, quickly_compiled):
-    if (name := needs(recipe)) and not REAL[name].exists():
-        pytest.skip(f"{name} is not in {SHARED}")
-    assert command(train, f"--recipe={recipe}", "--smoke") == 0, capsys.readouterr().err
-    folder = pathlib.Path("runs/smoke") / recipe.replace(":", "-")
-    record = json.loads((folder / "record.json").read_text())
-    assert record["status"] == "done" and record["recipe"] == recipe
-    assert record["metrics"] and all(np.isfinite(v) for v in record["metrics"].values())
-    page = (folder / "report.html").read_text()
-    assert page.count("<h2") >= 3 and list((folder / "plots").glob("*.png"))
-    assert str(folder / "report.html") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("recipe", VARIANTS)

@@ -42,7 +42,7 @@ def wav_of(recordings, split, numbers, gap=800):
     return encode_wav(np.concatenate(pieces))
 
 
-def test_a_short_run_predicts_and_reports(tones, capsys, quickly_compiled):
+def test_a_short_run_predicts_and_reports(tones, capsys):
     assert command(train, "--recipe=spoken_digit", "--smoke", "--workdir=run") == 0, capsys.readouterr().err
     pathlib.Path("mine.wav").write_bytes(wav_of(tones, "test", [0]))
     pathlib.Path("bad.wav").write_bytes(b"RIFF0000WAVEnothing")

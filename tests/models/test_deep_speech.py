@@ -55,6 +55,7 @@ def first_state(of):
     )
 
 
+@pytest.mark.optimized  # sums in another order differ by more
 @pytest.mark.parametrize(("name", "train"), [("deep_speech", False), ("classifier", False), ("classifier", True)])
 def test_longer_padding_changes_nothing(name, train):
     model = networks()[name]

@@ -126,6 +126,7 @@ def test_statistics_are_of_whole_episodes():
     assert totals == [10, 30, 60, 10, 30, 60, 10] and lengths == [1, 2, 3, 1, 2, 3, 1]
 
 
+@pytest.mark.optimized  # bits of two programs
 def test_rollout_is_the_same_as_stepping_by_hand_and_rows_keep_their_chance():
     environment = for_training(CartPole(time_limit=15))
     rows = jnp.arange(4)
