@@ -16,7 +16,7 @@ class PlayOptions:
     """Flags of this binary."""
 
     seat: str = option("x", "your side: x moves first, o second", choices=("x", "o"))
-    simulations: int = option(0, "simulations of the agent's search; 0: as in training", minimum=0)
+    simulations: int = option(0, "simulations of the agent's search; 0: as in training", minimum=0, maximum=10_000)
 
 
 BINARY = cli.Binary(

@@ -25,8 +25,10 @@ class SampleOptions:
     """What to make."""
 
     data: _DataPlace = _DataPlace()
-    count: int = option(1, "how many samples (a family that draws grids of pictures may draw more)", minimum=1)
-    length: int = option(500, "text: characters to write after the prompt", minimum=1)
+    count: int = option(
+        1, "how many samples (a family that draws grids of pictures may draw more)", minimum=1, maximum=10_000
+    )
+    length: int = option(500, "text: characters to write after the prompt", minimum=1, maximum=1_000_000)
     temperature: float = option(1.0, "text: below 1 safer, above 1 bolder; 0: the most probable character", minimum=0.0)
     top_k: int = option(0, "text: choose among the k most probable characters only; 0: all", minimum=0)
     top_p: float = option(

@@ -175,6 +175,18 @@ def test_a_format_of_the_future_is_refused(part, monkeypatch):
 
 
 @pytest.mark.smoke
+def test_a_command_that_failed_before_its_first_step_is_in_nobodys_way(tmp_path):
+    class Broken(tiny.Regression):
+        def init(self, key, hyper):
+            raise UserError("no such network")
+
+    with pytest.raises(UserError, match="no such network"):
+        train(tiny.regression(Broken()), tmp_path)
+    assert (tmp_path / "config.json").exists()
+    train(tiny.regression(train=tiny.train_config(steps=30)), tmp_path)
+    assert record(tmp_path)["status"] == "done"
+
+
 def test_another_configuration_is_refused_with_the_difference(whole):
     experiment = tiny.regression()
     with pytest.raises(UserError, match=r"rate: \(none\) there, 0.1 here") as error:
