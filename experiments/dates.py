@@ -4,12 +4,12 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
+from experiments.inputs import file_text, named_file
 from jaxdl.data.dates import SPECIAL, Dates, load_dates
 from jaxdl.data.source import Resident
 from jaxdl.engine.experiment import Experiment, Phase
@@ -110,13 +110,10 @@ def reader(data: Dates) -> Callable[[str], list[tuple[str, dict]]]:
     """
 
     def read(given: str) -> list[tuple[str, dict]]:
-        path = Path(given)
-        if not path.is_file():
+        path = named_file(given)
+        if path is None:
             return [(given, {"source": data.encode(given, f"--input={given}")})]
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{given} is no text file that can be read: {error}") from error
+        lines = file_text(path).splitlines()
         numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
         if not numbered:
             raise UserError(f"{given} holds no date: write one a line")

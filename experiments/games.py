@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.inputs import file_text, named_file
 from jaxdl.data.source import Resident
 from jaxdl.engine.experiment import Experiment, Phase, TrainConfig
 from jaxdl.errors import UserError
@@ -191,9 +192,12 @@ def task_for(config: Any, game: Game, opponents: Mapping[str, Opponent]) -> Alph
 
 
 def reader(game: Game) -> Callable[[str], dict]:
-    """A position as text -> {"moves": [T] int32}: a board ("X.O/.X./..O") or the moves so far ("5,1,3")."""
+    """A position as text, or a file that holds it -> {"moves": [T] int32}: a board ("X.O/.X./..O", in a file also a row a
+    line) or the moves so far ("5,1,3")."""
 
-    def read(text: str) -> dict:
+    def read(given: str) -> dict:
+        path = named_file(given)
+        text = given if path is None else file_text(path)
         moves = np.full(game.max_plies, -1, np.int32)
         found = parse_position(game, text)
         moves[: len(found)] = found
