@@ -1,7 +1,7 @@
 """Programs of tests are compiled quickly, and once for all of a session's processes.
 
-A test marked `optimized` gets them as users do: those of bits, of the kernels that are written for XLA's optimised code, and
-of time. JAXDL_TEST_OPTIMIZED=1 makes all of them such.
+A test marked `optimized` gets them as users do: those of the bits that users get, and of the kernels that are written for
+XLA:CPU. JAXDL_TEST_OPTIMIZED=1 makes all of them such.
 """
 
 import os

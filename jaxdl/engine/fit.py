@@ -174,8 +174,8 @@ def load_networks(workdir: str) -> tuple[dict[str, np.ndarray], str]:
 @processes.by_first
 def _check_folder(group: RunFolder, config: dict, options: Options, experiment: Experiment) -> None:
     old = group.read_json("config.json")
-    left = ("record.json", "metrics.jsonl", "checkpoints", "seed*")
-    if old is None or not any(found for name in left for found in group.path.glob(name)):
+    left = [f"{place}{name}" for place in ("", "seed*/") for name in ("record.json", "metrics.jsonl", "checkpoints")]
+    if old is None or not any(found for pattern in left for found in group.path.glob(pattern)):
         return  # nothing was trained here: a command that failed before its first step is in nobody's way
     flat = (group.path / "record.json").exists() or (group.path / "metrics.jsonl").exists()
     if flat and options.seeds is not None:

@@ -175,13 +175,14 @@ def test_a_format_of_the_future_is_refused(part, monkeypatch):
 
 
 @pytest.mark.smoke
-def test_a_command_that_failed_before_its_first_step_is_in_nobodys_way(tmp_path):
+@pytest.mark.parametrize("options", [{}, {"seeds": 2}])
+def test_a_command_that_failed_before_its_first_step_is_in_nobodys_way(options, tmp_path):
     class Broken(tiny.Regression):
         def init(self, key, hyper):
             raise UserError("no such network")
 
     with pytest.raises(UserError, match="no such network"):
-        train(tiny.regression(Broken()), tmp_path)
+        train(tiny.regression(Broken()), tmp_path, **options)
     assert (tmp_path / "config.json").exists()
     train(tiny.regression(train=tiny.train_config(steps=30)), tmp_path)
     assert record(tmp_path)["status"] == "done"

@@ -13,6 +13,9 @@ from jaxdl.engine.signals import Interrupted
 from jaxdl.engine.together import Member, fit_together, share_programs, untouched
 from jaxdl.engine.watcher import Silent
 
+# the bits that users get
+pytestmark = pytest.mark.optimized
+
 RATES = (0.05, 0.2)
 
 

@@ -94,8 +94,6 @@ def test_every_recipe_runs_in_a_few_steps_and_leaves_a_whole_run_folder(smoke):
 @pytest.mark.timeout(400)
 def test_repeats_resumes_and_is_the_same_among_seeds(smoke, tmp_path):
     """Compiled quickly, as all tests are; programs as users run them are in test_recipes_killed.py."""
-    if smoke.recipe.partition(":")[0].endswith(("mnist", "cifar10")):
-        pytest.skip("the same task as the digits' LeNet-5, many times larger")
     once = laws.result(smoke.place / smoke.folder)
     with pytest.raises(Interrupted):
         smoke.again(tmp_path / "interrupted", Stop(2), seed=SEED)

@@ -10,6 +10,9 @@ from jaxdl.nn import convolution as module
 from jaxdl.nn.convolution import Conv, convolution
 from jaxdl.nn.unfolding import in_parts
 
+# kernels that are written for what XLA:CPU makes of them
+pytestmark = pytest.mark.optimized
+
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 # x shape, kernel shape, options

@@ -8,6 +8,9 @@ from jaxdl.nn.convolution import Conv
 from jaxdl.nn.convolution_pool import ConvMaxPool, convolution_max_pool
 from jaxdl.nn.pooling import max_pool
 
+# kernels that are written for what XLA:CPU makes of them
+pytestmark = pytest.mark.optimized
+
 # x, kernel, window, padding; the size of the output tiles that the CPU uses (0: no tiles)
 CASES = {
     "lenet_first": ((3, 28, 28, 1), (5, 5, 1, 6), 2, "SAME", 4),

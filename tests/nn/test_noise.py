@@ -8,6 +8,9 @@ import pytest
 from jaxdl.nn import noise
 from jaxdl.nn.noise import row_bernoulli, row_bits, row_gumbel, row_uniform, threefry
 
+# the bits that users get
+pytestmark = pytest.mark.optimized
+
 KEYS = jax.random.split(jax.random.key(0), 3)
 
 
