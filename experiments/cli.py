@@ -19,6 +19,7 @@ from experiments.nearest import nearest
 from jaxdl.errors import UserError
 
 _LONGEST_MESSAGE = 600
+_SMALLER = "--train.batch_size, --train.eval_batch_size, --seeds or the model's size, or use --precision=bfloat16"
 _HELP = ("help", "helpfull", "helpshort", "h")
 
 
@@ -97,6 +98,7 @@ class Binary:
       options: a frozen dataclass of flags of its own (`experiments.flags.option`), or None.
       default_recipe: what runs without --recipe; "": the flag is necessary, where the binary uses it.
       package: where recipes are looked for.
+      smaller: what makes it need less memory, after "turn down".
     """
 
     program: str
@@ -105,6 +107,7 @@ class Binary:
     options: Any = None
     default_recipe: str = ""
     package: str = recipe_files.PACKAGE
+    smaller: str = _SMALLER
 
     @property
     def shared_leaves(self) -> list[Leaf]:
@@ -162,18 +165,15 @@ def execute(main: Callable[[Arguments], int | None], binary: Binary, argv: Seque
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {message(error)}", file=sys.stderr)
+        print(f"error: {message(error, binary.smaller)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
 
-def message(error: Exception) -> str:
+def message(error: Exception, smaller: str = _SMALLER) -> str:
     """One line for people: what went wrong and, where that is known, what to do."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-        return (
-            "out of memory: turn down --train.batch_size, --train.eval_batch_size, --seeds or the model's size, "
-            "or use --precision=bfloat16"
-        )
+        return f"out of memory: turn down {smaller}"
     if "Gloo" in text and "Connection" in text:
         return "another process of this run has ended: the same command goes on from the newest checkpoint"
     if isinstance(error, OSError) and error.strerror:

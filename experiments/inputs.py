@@ -30,4 +30,4 @@ def file_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no text file that can be read: {error}") from error
+        raise UserError(f"{path} is no text file that can be read ({error}): save it as UTF-8") from error

@@ -27,6 +27,7 @@ BINARY = cli.Binary(
     ),
     flags=("workdir",),
     options=PlayOptions,
+    smaller="--simulations",
 )
 MARKS = "XO"
 

@@ -12,6 +12,7 @@ BINARY = cli.Binary(
     summary="Prints what a trained run says of your own files, one after another.",
     flags=("workdir", "input", "format"),
     options=RunOptions,
+    smaller="the number of inputs: call it several times, or give smaller ones",
 )
 
 

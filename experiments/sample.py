@@ -63,6 +63,7 @@ BINARY = cli.Binary(
     summary="Makes new samples with a trained run (of several seeds the first) and writes them to its samples/.",
     flags=("workdir",),
     options=SampleOptions,
+    smaller="--count or --length",
 )
 
 

@@ -17,6 +17,7 @@ PIECE = 64
 
 def sample(view: Any, request: Any, corpus: Corpus) -> None:
     """Writes `request.count` texts to `request.folder`/<number>.txt and shows them as they come."""
+    corpus.vocabulary.encode(request.prompt, "--prompt")  # says what is wrong before anything is shown
     writer = Writer(view, corpus)
     for number in range(request.count):
         if request.count > 1:

@@ -50,7 +50,10 @@ class OptimizerConfig:
 
 
 def hyper_parameters(config: OptimizerConfig) -> dict[str, float]:
-    """Initial values of what the optimiser reads from `hyper`: learning_rate, weight_decay, l1, l2."""
+    """Initial values of what the optimiser reads from `hyper`: learning_rate, weight_decay, l1, l2.
+
+    One of the last three that is 0 at first is never read: without it there is less to compute.
+    """
     return {name: getattr(config, name) for name in ("learning_rate", "weight_decay", "l1", "l2")}
 
 
@@ -104,7 +107,9 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     if config.name == "lbfgs":
         links.append(_lbfgs(config.lbfgs_memory))
     else:
-        links += [_add_penalty_gradients(), _direction(config), _descend(config, total_steps)]
+        # what is 0 is not computed: its gradients would read the parameters three times a step
+        penalties = _add_penalty_gradients() if config.l1 or config.l2 else optax.identity()
+        links += [penalties, _direction(config), _descend(config, total_steps)]
     if config.max_column_norm > 0:
         links.append(limit_column_norm(config.max_column_norm))
     return optax.chain(*links)
@@ -189,8 +194,25 @@ def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
     if config.name == "adadelta":
         return optax.scale_by_adadelta(rho=config.decay, eps=epsilon)
     if config.name in ("adam", "adamw"):
-        return optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=epsilon)
+        return _adam(config.beta1, config.beta2, epsilon)
     return optax.identity()
+
+
+def _adam(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` with 1 / (1 - b^t) as factors: of its three divisions an element two are of a scalar."""
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+        mu = optax.tree.update_moment(updates, state.mu, beta1, 1)
+        nu = optax.tree.update_moment(updates, state.nu, beta2, 2)
+        first, second = (1 / (1 - decay ** count.astype(jnp.float32)) for decay in (beta1, beta2))
+        direction = jax.tree.map(
+            lambda m, v: (m * first.astype(m.dtype)) / (jnp.sqrt(v * second.astype(v.dtype)) + epsilon), mu, nu
+        )
+        return direction, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(beta1, beta2).init, update)
 
 
 class _DescentState(NamedTuple):
@@ -226,7 +248,7 @@ def _descend(config: OptimizerConfig, total_steps: int) -> optax.GradientTransfo
                 steps = velocity
 
         def decay(path, s, p):
-            s = s - rate * hyper["weight_decay"] * p if is_weight(path, p) else s
+            s = s - rate * hyper["weight_decay"] * p if config.weight_decay and is_weight(path, p) else s
             return s.astype(p.dtype)
 
         steps = jax.tree_util.tree_map_with_path(decay, steps, _needed(params, "params"))

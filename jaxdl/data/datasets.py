@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdl.data.cache import Splits
 from jaxdl.data.folder import open_image_folder
-from jaxdl.data.prepared import open_digits, open_prepared
+from jaxdl.data.prepared import open_digits, open_prepared, refuse_other_place
 from jaxdl.data.splits import hold_out
 from jaxdl.errors import UserError
 from jaxdl.settings import setting
@@ -85,6 +85,7 @@ def load(config: DataConfig) -> Dataset:
       UserError: unknown, not prepared, damaged or empty; one line that says what to do.
     """
     if config.name == "digits":
+        refuse_other_place(config.name, config.dir, own="folder")
         stored, facts = open_digits()
     elif config.name == "folder":
         stored, facts = open_image_folder(config.dir, config.image_size, config.channels)

@@ -54,6 +54,25 @@ def version_folder(data_dir: Path, name: str) -> Path | None:
     return max(versions, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
 
 
+def refuse_other_place(name: str, data_dir: str, own: str = "") -> None:
+    """Says that a set which comes with jaxdl is not read from where a user's own data lie.
+
+    Args:
+      name: of the set.
+      data_dir: what --data.dir says; "" and folders of prepared sets (or empty ones) are fine: they may hold another set.
+      own: name of the kind of set that reads a user's data, if there is one.
+
+    Raises:
+      UserError: there is something else at `data_dir`, or nothing.
+    """
+    folder = Path(data_dir).expanduser()
+    if data_dir and not (folder.is_dir() and (any(folder.glob("*/*/dataset_info.json")) or not any(folder.iterdir()))):
+        raise UserError(
+            f"--data.name={name} comes with jaxdl and is not read from --data.dir={data_dir}: leave --data.dir out"
+            + (f", or give --data.name={own} to use what lies there" if own else "")
+        )
+
+
 def open_prepared(name: str, data_dir: str) -> tuple[Splits, dict]:
     """All splits of a prepared set of images, texts or recordings, decoded.
 

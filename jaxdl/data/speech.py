@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdl.data.audio import loudest_part
 from jaxdl.data.cache import Splits, arrays_fingerprint
-from jaxdl.data.prepared import open_prepared
+from jaxdl.data.prepared import open_prepared, refuse_other_place
 from jaxdl.errors import UserError
 from jaxdl.settings import setting
 
@@ -80,6 +80,7 @@ def load(config: SpeechConfig) -> Recordings:
     if config.name == "tones":
         from jaxdl.data.tones import tone_digits
 
+        refuse_other_place(config.name, config.dir)
         stored, version = tone_digits(), "1.0.0"
         fingerprint = arrays_fingerprint(stored)
     elif config.name == "spoken_digit":

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdl.data.cache import Splits, arrays_fingerprint
 from jaxdl.data.corpora import stdlib_version
-from jaxdl.data.prepared import code_points, open_embedded, open_prepared
+from jaxdl.data.prepared import code_points, open_embedded, open_prepared, refuse_other_place
 from jaxdl.errors import UserError
 from jaxdl.settings import setting
 
@@ -67,8 +67,9 @@ class Vocabulary:
         unknown = np.flatnonzero(self._points[found] != points)
         if unknown.size:
             character, line = chr(points[unknown[0]]), 1 + int((points[: unknown[0]] == 10).sum())
+            place = f" in line {line}" if (points == 10).any() else ""
             raise UserError(
-                f"{where} has the character {character!r} (U+{ord(character):04X}) in line {line}, which the model has never "
+                f"{where} has the character {character!r} (U+{ord(character):04X}){place}, which the model has never "
                 f"seen: it knows {len(self)} characters; replace it"
             )
         return found.astype(np.uint8 if len(self) <= 256 else np.int32)
@@ -111,6 +112,7 @@ def load_text(config: TextConfig) -> Corpus:
       UserError: unknown, not prepared, damaged, too short, or no UTF-8; one line that says what to do.
     """
     if config.name in EMBEDDED:
+        refuse_other_place(config.name, config.dir, own="file")
         stored, facts = open_embedded(config.name, stdlib_version())
     elif config.name == "tiny_shakespeare":
         stored, facts = open_prepared(config.name, config.dir)

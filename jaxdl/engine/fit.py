@@ -1,5 +1,6 @@
 """From an experiment and a folder to records: one run, or one run a seed, new or resumed."""
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxdl.engine.folder import RunFolder, differences, plain
 from jaxdl.engine.judged import judged_metrics
 from jaxdl.engine.options import Options
 from jaxdl.engine.payload import named_shapes, unflatten
+from jaxdl.engine.position import Position
 from jaxdl.engine.program import Program, means, stream
 from jaxdl.engine.record import summary
 from jaxdl.engine.seeds import SeedRuns
@@ -120,10 +122,39 @@ def load_judged(experiment: Experiment, folder: RunFolder) -> Any:
     Raises:
       UserError: if there is no whole checkpoint, or it is another model's.
     """
-    restored = Checkpoints(folder.path / "checkpoints").newest()
+    return _judged(experiment, folder, *_newest(folder))
+
+
+def evaluate(experiment: Experiment, folder: RunFolder, seed: int) -> tuple[dict[str, float], int]:
+    """Metrics "<split>/<name>" of a run's reported networks on every split of its last phase, the final ones and what
+    the experiment's judge finds; and the step of the checkpoint that they are from, the newest whole one."""
+    phase = experiment.phases[-1]
+    layout = Layout(devices=tuple(jax.local_devices()[:1]))
+    program = Program(phase, layout, 1)
+    arrays, metadata = _newest(folder)
+    judged = _judged(experiment, folder, arrays, metadata)
+    state = layout.place(judged, program.template)
+    keys = stream((seed,), "evaluation", len(experiment.phases) - 1)
+    found = {}
+    for split, source in {**phase.evaluations, **experiment.final}.items():
+        values = means(program.evaluate(state, layout.place_source(source), keys), 0)
+        found.update({f"{split}/{name}": value for name, value in values.items()})
+    found |= judged_metrics(experiment, judged, 0, seed, program.template)
+    return found, Position.from_json(metadata["position"]).global_step(0)
+
+
+def _newest(folder: RunFolder) -> tuple[dict[str, np.ndarray], dict]:
+    restored = Checkpoints(folder.path / "checkpoints", say=_to_stderr).newest()
     if restored is None:
         raise UserError(f"{folder.path} has no checkpoint: train it first (python -m experiments.train --workdir=...)")
-    arrays, metadata = restored
+    return restored
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)  # what a command prints to stdout may be JSON
+
+
+def _judged(experiment: Experiment, folder: RunFolder, arrays: dict[str, np.ndarray], metadata: dict) -> Any:
     phase = experiment.phases[metadata["position"]["phase"]]
     template = Program(phase, Layout(devices=tuple(jax.local_devices()[:1])), 1).template
     keeps_best = any(name.startswith("best/") for name in arrays)
@@ -135,29 +166,13 @@ def load_judged(experiment: Experiment, folder: RunFolder) -> Any:
     return _with_best(state, tree["best"])
 
 
-def evaluate(experiment: Experiment, folder: RunFolder, seed: int) -> dict[str, float]:
-    """Metrics "<split>/<name>" of a run's reported networks on every split of its last phase, the final ones and what
-    the experiment's judge finds."""
-    phase = experiment.phases[-1]
-    layout = Layout(devices=tuple(jax.local_devices()[:1]))
-    program = Program(phase, layout, 1)
-    judged = load_judged(experiment, folder)
-    state = layout.place(judged, program.template)
-    keys = stream((seed,), "evaluation", len(experiment.phases) - 1)
-    found = {}
-    for split, source in {**phase.evaluations, **experiment.final}.items():
-        values = means(program.evaluate(state, layout.place_source(source), keys), 0)
-        found.update({f"{split}/{name}": value for name, value in values.items()})
-    return found | judged_metrics(experiment, judged, 0, seed, program.template)
-
-
 def load_networks(workdir: str) -> tuple[dict[str, np.ndarray], str]:
     """The reported networks of a run by name ("model/params/Dense_0/kernel"), and their digest.
 
     Raises:
       UserError: there is no whole checkpoint in `workdir`.
     """
-    restored = Checkpoints(RunFolder(workdir).path / "checkpoints").newest()
+    restored = Checkpoints(RunFolder(workdir).path / "checkpoints", say=_to_stderr).newest()
     if restored is None:
         raise UserError(
             f"{workdir} has no checkpoint to start from: give the folder of one trained run (or of one seed)"

@@ -23,6 +23,13 @@ def one_line(config):
     return str(error.value)
 
 
+def test_a_folder_of_ones_own_pictures_is_not_passed_over(cache, tmp_path):
+    (tmp_path / "cats").mkdir()
+    assert "--data.name=folder" in one_line(DataConfig(dir=str(tmp_path)))
+    (tmp_path / "cats").rmdir()
+    assert load(DataConfig(dir=str(tmp_path))).name == "digits"  # nothing there that could have been meant
+
+
 def test_digits_are_scikit_learns_in_one_fixed_stratified_split(cache):
     from sklearn.datasets import load_digits
 

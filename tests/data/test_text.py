@@ -32,6 +32,22 @@ def test_a_character_never_seen_is_named_with_its_line(text):
         Vocabulary("ab\n").encode(text, "story.txt")
 
 
+def test_a_text_of_one_line_needs_no_line_number():
+    with pytest.raises(UserError, match=r"line 7 has the character 'z' \(U\+007A\), which"):
+        Vocabulary("ab\n").encode("abz", "dates.txt, line 7")
+
+
+def test_a_text_of_ones_own_is_not_passed_over(cache, tmp_path):
+    story = tmp_path / "story.txt"
+    story.write_text("a story")
+    for place in (story, tmp_path, tmp_path / "none"):
+        with pytest.raises(UserError, match=r"stdlib comes with jaxdl .*--data\.name=file"):
+            load_text(TextConfig(dir=str(place)))
+    (tmp_path / "tiny_shakespeare" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "tiny_shakespeare" / "1.0.0" / "dataset_info.json").write_text("{}")
+    assert load_text(TextConfig(dir=str(tmp_path))).name == "stdlib"  # a folder of prepared sets may hold another recipe's
+
+
 def test_embedded_texts_are_fixed_and_split_by_document(cache):
     for name, documents in (("stdlib", corpora.stdlib_documents()), ("pydoc_topics", corpora.pydoc_documents())):
         corpus = load_text(TextConfig(name=name))

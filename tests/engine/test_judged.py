@@ -58,7 +58,8 @@ def test_its_metrics_join_the_row_of_their_split(judged):
 
 def test_evaluate_judges_again_with_the_same_key(judged):
     folder, _ = judged
-    found = evaluate(judged_regression(), RunFolder(folder), 4)
+    found, step = evaluate(judged_regression(), RunFolder(folder), 4)
+    assert step == 30
     metrics = {name: value for name, value in record(folder)["metrics"].items() if not name.startswith("train/")}
     assert found == pytest.approx(metrics, rel=1e-6)
     assert found["samples/drawn"] == metrics["samples/drawn"]

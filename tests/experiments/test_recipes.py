@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import types
@@ -66,6 +67,7 @@ def digits(tmp_path_factory, compilation_cache):
         "--seeds=3",
         "--train.steps=400",
         "--train.eval_every=60",
+        "--train.checkpoint_every=200",
         "--optimizer.learning_rate=3e-3",
     ]
     assert command(train, *flags) == 0
@@ -81,6 +83,25 @@ def test_evaluate_finds_the_recorded_metrics_and_the_ensemble(digits, capsys):
     single = found["metrics"]["test/accuracy"]["values"]
     assert min(single) - 0.01 <= found["ensemble"]["test/accuracy"] <= 1.0
     assert json.loads((digits / "evaluation.json").read_text())["ensemble"] == found["ensemble"]
+    assert found["steps"] == [400] * 3
+
+
+def test_an_evaluation_of_an_older_checkpoint_does_not_replace_one_of_the_newest(digits, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(digits / "seed0", run)
+    assert command(evaluate, f"--workdir={run}", "--format=json") == 0
+    whole = (run / "evaluation.json").read_text()
+    older, newest = sorted(run.glob("checkpoints/*"), key=lambda path: int(path.name))[-2:]
+    shutil.rmtree(newest / "state")
+    capsys.readouterr()
+    assert command(evaluate, f"--workdir={run}", "--format=json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["steps"] == [int(older.name)]
+    assert f"is left as it is: it is of step {newest.name}, this is of step {older.name}" in said.err
+    assert (run / "evaluation.json").read_text() == whole
+    (run / "evaluation.json").unlink()
+    assert command(evaluate, f"--workdir={run}") == 0
+    assert json.loads((run / "evaluation.json").read_text())["steps"] == [int(older.name)]
 
 
 def test_one_seed_of_the_group_is_a_run_of_its_own_and_verifies(digits, capsys):
@@ -89,8 +110,6 @@ def test_one_seed_of_the_group_is_a_run_of_its_own_and_verifies(digits, capsys):
 
 
 def test_verify_notices_another_result(digits, capsys, tmp_path):
-    import shutil
-
     copy = tmp_path / "changed"
     shutil.copytree(digits / "seed0", copy)
     record = json.loads((copy / "record.json").read_text())
