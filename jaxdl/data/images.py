@@ -88,7 +88,9 @@ def _open(path: Any) -> Any:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"{path} has too many pixels; make it smaller first") from error
     except Image.UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image file of a known kind: give a PNG, JPEG, GIF, BMP, TIFF or WebP file") from error
+        raise UserError(
+            f"{path} is not an image file of a known kind: give a PNG, JPEG, GIF, BMP, TIFF or WebP file"
+        ) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow raises at damaged files
         raise UserError(f"{path} is a damaged image file: {error}") from error
 

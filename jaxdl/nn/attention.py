@@ -79,7 +79,9 @@ def split_heads(x: Array, heads: int) -> Array:
       ValueError: H does not divide D.
     """
     if x.shape[-1] % heads:
-        raise ValueError(f"{x.shape[-1]} features cannot be split into {heads} heads of equal size: heads must divide features")
+        raise ValueError(
+            f"{x.shape[-1]} features cannot be split into {heads} heads of equal size: heads must divide features"
+        )
     return jnp.swapaxes(x.reshape(*x.shape[:-1], heads, -1), 1, 2)
 
 

@@ -45,7 +45,8 @@ def test_a_text_of_ones_own_is_not_passed_over(cache, tmp_path):
             load_text(TextConfig(dir=str(place)))
     (tmp_path / "tiny_shakespeare" / "1.0.0").mkdir(parents=True)
     (tmp_path / "tiny_shakespeare" / "1.0.0" / "dataset_info.json").write_text("{}")
-    assert load_text(TextConfig(dir=str(tmp_path))).name == "stdlib"  # a folder of prepared sets may hold another recipe's
+    # a folder of prepared sets may hold another recipe's
+    assert load_text(TextConfig(dir=str(tmp_path))).name == "stdlib"
 
 
 def test_embedded_texts_are_fixed_and_split_by_document(cache):
