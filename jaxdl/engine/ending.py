@@ -51,12 +51,30 @@ def _evaluated(run: "_Run") -> tuple[list[dict[str, float]], list[dict[str, floa
     state = run.program.judged(run.state, run.best) if run.keeps_best() else run.state
     metrics = [last_training_metrics(folder) for folder in run.folders]
     final: list[dict[str, float]] = [{} for _ in run.seeds]
-    for split, source in {**run.phase.evaluations, **run.experiment.final}.items():
+    splits = {**run.phase.evaluations, **run.experiment.final}
+    measured = [_measured(run, i) for i in range(len(run.seeds))]
+    if None not in measured:
+        metrics = [values | (found or {}) for values, found in zip(metrics, measured, strict=True)]
+        splits = dict(run.experiment.final)
+    for split, source in splits.items():
         _stop_where_asked(run)
         sums = run.program.evaluate(state, run.trainer.stager.evaluation(source), run.evaluation_keys)
         for i, found in enumerate(final if split in run.experiment.final else metrics):
             found.update({f"{split}/{name}": value for name, value in means(sums, i).items()})
     return metrics, final
+
+
+def _measured(run: "_Run", i: int) -> dict[str, float] | None:
+    """Metrics of the phase's splits that training has found of what is now reported of seed `i`; None if it has not."""
+    position = run.position
+    if not position.alive(i):
+        return {}
+    history = [found[i] for found in position.history]
+    if run.phase.objective is None or not run.keeps_best():
+        return history[-1] if history else None
+    best, name = position.best_value[i], run.phase.objective[0]
+    # a later evaluation with an equal value was no better
+    return next((found for found in history if best is not None and found.get(name) == best), None)
 
 
 def _stop_where_asked(run: "_Run") -> None:

@@ -10,6 +10,7 @@ from runs import record, rows, train
 
 from jaxdl.engine.fit import evaluate, load_judged
 from jaxdl.engine.folder import RunFolder
+from jaxdl.engine.program import Program
 
 
 def judged_regression(calls=None, **changes):
@@ -63,6 +64,29 @@ def test_evaluate_judges_again_with_the_same_key(judged):
     metrics = {name: value for name, value in record(folder)["metrics"].items() if not name.startswith("train/")}
     assert found == pytest.approx(metrics, rel=1e-6)
     assert found["samples/drawn"] == metrics["samples/drawn"]
+
+
+@pytest.mark.parametrize("reported", ["best", "last"])
+def test_what_training_has_measured_is_not_measured_again(reported, tmp_path, monkeypatch):
+    """Validation metrics of the record are those of the step that is reported; only the test split is evaluated at the end."""
+    asked = []
+    evaluate_in_program = Program.evaluate
+
+    def counted(program, state, source, keys):
+        asked.append(source)
+        return evaluate_in_program(program, state, source, keys)
+
+    monkeypatch.setattr(Program, "evaluate", counted)
+    experiment = dataclasses.replace(judged_regression(), reported=reported)
+    train(experiment, tmp_path, seeds=2, seeds_mode="loop")
+    assert len(asked) == 2 * (30 // 3 + 1)  # a loop over seeds
+    for seed in (0, 1):
+        found = [row for row in rows(tmp_path / f"seed{seed}") if row["split"] == "validation"]
+        best = min(found, key=lambda row: row["loss"]) if reported == "best" else found[-1]
+        assert record(tmp_path / f"seed{seed}")["metrics"]["validation/loss"] == best["loss"]
+        again, _ = evaluate(experiment, RunFolder(tmp_path / f"seed{seed}"), seed)
+        assert again["validation/loss"] == pytest.approx(best["loss"], rel=1e-6)
+    assert min(found, key=lambda row: row["loss"])["step"] < 30
 
 
 def test_each_seed_of_a_group_is_judged_as_if_alone(judged, tmp_path):
