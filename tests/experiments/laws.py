@@ -111,11 +111,11 @@ def start(recipe, folder):
         os._exit(code)
 
 
-def killed(root, names, kills=3):
+def killed(root, names, kills=2):
     """Trains each recipe undisturbed, and again killed with -9 at random moments; {recipe: what happened}."""
     from experiments import recipe_files
 
-    for module in ("jaxdl.engine.fit", "experiments.session", "experiments.train"):
+    for module in ("jaxdl.engine.fit", "experiments.session", "experiments.train", "orbax.checkpoint"):
         importlib.import_module(module)  # once, not in each child
     random.seed(time.time_ns())
     happened = {}
