@@ -4,6 +4,8 @@ A test marked `optimized` gets them as users do: those of the bits that users ge
 XLA:CPU. JAXDL_TEST_OPTIMIZED=1 makes all of them such.
 """
 
+import contextlib
+import ctypes
 import os
 import pathlib
 import sys
@@ -20,6 +22,14 @@ import compiling
 def pytest_runtest_protocol(item):
     with compiling.quickly(compiling.wanted() and item.get_closest_marker("optimized") is None):
         return (yield)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back():
+    """What glibc keeps of freed memory, gigabytes in the course of a session, goes back to the system."""
+    yield
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -156,7 +156,13 @@ def test_predict_says_in_one_line_what_was_wrong(digits, flags, said, capsys):
 
 def test_a_finished_run_does_nothing_and_other_settings_are_refused(digits, capsys):
     before = {path: path.read_bytes() for path in digits.rglob("*.json*")}
-    flags = [f"--workdir={digits}", "--seeds=3", "--train.steps=400", "--train.eval_every=60"]
+    flags = [
+        f"--workdir={digits}",
+        "--seeds=3",
+        "--train.steps=400",
+        "--train.eval_every=60",
+        "--train.checkpoint_every=200",
+    ]
     assert command(train, *flags, "--optimizer.learning_rate=3e-3") == 0
     assert "nothing to do" in capsys.readouterr().out
     assert command(train, *flags, "--optimizer.learning_rate=1e-3") == 1
