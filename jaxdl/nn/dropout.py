@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdl.nn.context import row_keys
-from jaxdl.nn.noise import row_bits
+from jaxdl.nn.noise import row_below
 
 Array = jax.Array
 
@@ -53,7 +53,6 @@ class Dropout(nn.Module):
             return x
         shape = tuple(1 if axis in self.broadcast else n for axis, n in enumerate(x.shape))[1:]
         keys = row_keys(self.make_rng("noise"), x.shape[0])
-        bits = row_bits(keys, shape, jnp.uint16)
-        kept = jnp.maximum(jnp.round((1.0 - jnp.asarray(rate, jnp.float32)) * _LEVELS), 1.0)
-        left = x * (_LEVELS / kept).astype(x.dtype) if self.rescale else x
-        return jnp.where(bits < kept, left, jnp.zeros((), x.dtype))
+        kept = jnp.maximum(jnp.round((1.0 - jnp.asarray(rate, jnp.float32)) * _LEVELS), 1.0) / _LEVELS
+        left = x * (1.0 / kept).astype(x.dtype) if self.rescale else x
+        return jnp.where(row_below(keys, shape, kept), left, jnp.zeros((), x.dtype))

@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdl.nn.stored import stored
+
 Array = jax.Array
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_LEVELS = 65536.0  # of 16 bits
 _LOWEST = -1.0 + 2.0**-24  # the float32 after -1
 
 
@@ -131,7 +134,39 @@ def row_gumbel(keys: Array, shape: Sequence[int]) -> Array:
     return -jnp.log(-jnp.log(u))
 
 
+def row_below(keys: Array, shape: Sequence[int], probabilities: Array | float) -> Array:
+    """True with `probabilities` rounded to multiples of 2^-16, bool [B, *shape]: where `row_bits` of 16 are below them.
+
+    Args:
+      keys: [B] typed keys of JAX's default kind; used up.
+      shape: of one example.
+      probabilities: in [0, 1], a scalar or [B, *shape].
+    """
+    data, size = jax.random.key_data(keys), math.prod(shape)
+    quarter = -(-size // 4)
+    counter = jnp.arange(quarter, dtype=jnp.uint32)[None]
+    levels = jnp.round(lax.stop_gradient(jnp.asarray(probabilities, jnp.float32)) * _LEVELS).astype(jnp.uint32)
+    if levels.ndim:
+        levels = jnp.pad(levels.reshape(-1, size), ((0, 0), (0, 4 * quarter - size)))
+        parts = [levels[:, i * quarter : (i + 1) * quarter] for i in range(4)]
+    else:
+        parts = [levels] * 4
+
+    def decided(_: Array) -> Array:
+        x, y = threefry((data[:, :1], data[:, 1:2]), (counter, jnp.zeros_like(counter)))
+        numbers = (x & jnp.uint32(0xFFFF), x >> jnp.uint32(16), y & jnp.uint32(0xFFFF), y >> jnp.uint32(16))
+        bits = [
+            jnp.where(n < level, jnp.uint32(1 << i), jnp.uint32(0))
+            for i, (n, level) in enumerate(zip(numbers, parts, strict=True))
+        ]
+        return (bits[0] | bits[1] | bits[2] | bits[3]).astype(jnp.uint8)
+
+    # four decisions in a byte: XLA:CPU computes the rounds anew for each of four parts of one array
+    packed = stored(decided, lax.bitcast_convert_type(data, jnp.float32))
+    whole = jnp.concatenate([(packed & jnp.uint8(1 << i)) != 0 for i in range(4)], axis=1)
+    return whole[:, :size].reshape(keys.shape[0], *shape)
+
+
 def row_bernoulli(keys: Array, probabilities: Array) -> Array:
-    """Zeros and ones with `probabilities` [B, ...] rounded to multiples of 2^-16, in their dtype; see `row_bits`."""
-    bits = row_bits(keys, probabilities.shape[1:], jnp.uint16)
-    return (bits.astype(jnp.float32) < jnp.round(probabilities * 65536.0)).astype(probabilities.dtype)
+    """Zeros and ones with `probabilities` [B, ...] rounded to multiples of 2^-16, in their dtype; see `row_below`."""
+    return row_below(keys, probabilities.shape[1:], probabilities).astype(probabilities.dtype)
