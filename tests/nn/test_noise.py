@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdl.nn import noise
-from jaxdl.nn.noise import row_bernoulli, row_bits, row_gumbel, row_uniform, threefry
+from jaxdl.nn.noise import row_below, row_bernoulli, row_bits, row_gumbel, row_uniform, threefry
 
 # the bits that users get
 pytestmark = pytest.mark.optimized
@@ -68,6 +68,27 @@ def test_bernoulli_keeps_its_probabilities_and_zero_and_one_are_sure():
     found = row_bernoulli(jax.random.split(jax.random.key(3), 20000), p)
     np.testing.assert_allclose(found.mean(axis=0), p[0], atol=0.012)
     assert found[:, 0].max() == 0.0 and found[:, 4].min() == 1.0 and found.dtype == p.dtype
+
+
+@pytest.mark.parametrize("shape", [(784,), (7, 3), (2,)])
+@pytest.mark.parametrize("kind", ["scalar", "each", "traced", "seeds"])
+def test_decisions_are_those_of_16_bits_each(shape, kind):
+    bits, p = np.asarray(row_bits(KEYS, shape, jnp.uint16)), 0.3
+    if kind in ("each", "seeds"):  # next to each value's own bits, where rounding decides
+        p = jnp.asarray((bits + np.random.default_rng(0).choice([-0.6, 0.4, 0.6], bits.shape)) / 65536, jnp.float32)
+    expected = bits < np.round(np.asarray(p, np.float32) * 65536)
+    if kind == "seeds":  # a condition under vmap becomes a selection
+        found = jax.vmap(lambda keys, p: row_below(keys, shape, p))(jnp.stack([KEYS, KEYS]), jnp.stack([p, p]))[1]
+    else:
+        found = (jax.jit(row_below, static_argnums=1) if kind == "traced" else row_below)(KEYS, shape, p)
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_decisions_do_not_hinder_gradients():
+    p = jnp.full((3, 5), 0.5)
+    gradient = jax.grad(lambda x: (x * row_bernoulli(KEYS, p + 0 * x)).sum())(jnp.ones((3, 5)))
+    np.testing.assert_array_equal(gradient, row_bernoulli(KEYS, p))
 
 
 def test_keys_made_of_many_keys_are_those_of_jax():
