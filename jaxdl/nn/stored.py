@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdl.target import target_platform
+
 Array = jax.Array
 
 
@@ -21,7 +23,7 @@ def stored(function: Callable[..., Array], *arrays: Array) -> Array:
       function: arrays -> array, elementwise.
       *arrays: floating point.
     """
-    if jax.default_backend() != "cpu" or arrays[0].size == 0:
+    if target_platform() != "cpu" or arrays[0].size == 0:
         return function(*arrays)
     result = jax.eval_shape(function, *arrays)
     first = arrays[0][(0,) * arrays[0].ndim]
