@@ -7,12 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdl.nn.context import row_keys
-from jaxdl.nn.noise import row_below
+from jaxdl.nn.noise import LEVELS, row_below
 
 Array = jax.Array
-
-# Keep or drop is decided by 16 random bits a value: half the cost of 32, and the probability is exact to 2^-17.
-_LEVELS = 1 << 16
 
 
 class Dropout(nn.Module):
@@ -53,6 +50,7 @@ class Dropout(nn.Module):
             return x
         shape = tuple(1 if axis in self.broadcast else n for axis, n in enumerate(x.shape))[1:]
         keys = row_keys(self.make_rng("noise"), x.shape[0])
-        kept = jnp.maximum(jnp.round((1.0 - jnp.asarray(rate, jnp.float32)) * _LEVELS), 1.0) / _LEVELS
+        # 16 bits a value are half the cost of 32, and the probability is exact to 2^-17
+        kept = jnp.maximum(jnp.round((1.0 - jnp.asarray(rate, jnp.float32)) * LEVELS), 1.0) / LEVELS
         left = x * (1.0 / kept).astype(x.dtype) if self.rescale else x
         return jnp.where(row_below(keys, shape, kept), left, jnp.zeros((), x.dtype))

@@ -20,7 +20,7 @@ Array = jax.Array
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
-_LEVELS = 65536.0  # of 16 bits
+LEVELS = 65536.0  # of 16 bits
 _LOWEST = -1.0 + 2.0**-24  # the float32 after -1
 
 
@@ -145,7 +145,7 @@ def row_below(keys: Array, shape: Sequence[int], probabilities: Array | float) -
     data, size = jax.random.key_data(keys), math.prod(shape)
     quarter = -(-size // 4)
     counter = jnp.arange(quarter, dtype=jnp.uint32)[None]
-    levels = jnp.round(lax.stop_gradient(jnp.asarray(probabilities, jnp.float32)) * _LEVELS).astype(jnp.uint32)
+    levels = jnp.round(lax.stop_gradient(jnp.asarray(probabilities, jnp.float32)) * LEVELS).astype(jnp.uint32)
     if levels.ndim:
         levels = jnp.pad(levels.reshape(-1, size), ((0, 0), (0, 4 * quarter - size)))
         parts = [levels[:, i * quarter : (i + 1) * quarter] for i in range(4)]

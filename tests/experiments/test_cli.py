@@ -220,3 +220,21 @@ def test_a_closed_pipe_is_no_traceback():
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
     done = subprocess.run(command, shell=True, env=env, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
+
+
+def test_what_needs_too_much_memory_is_told_flags_that_its_command_has():
+    from experiments import cli, evaluate, play, predict, sample
+
+    for module in (evaluate, play, predict, sample):
+        said = cli.message(MemoryError(), module.BINARY.smaller)
+        assert said.startswith("out of memory: turn down ")
+        named = {word.strip(",") for word in said.split() if word.startswith("--")}
+        assert named <= {f"--{leaf.name}" for leaf in module.BINARY.leaves}
+
+
+def test_a_search_has_an_upper_limit():
+    from experiments import cli, play
+    from experiments.flags import UsageError
+
+    with pytest.raises(UsageError, match="--simulations"):
+        cli.parse(play.BINARY, ["play", "--workdir=run", "--simulations=10001"])
