@@ -17,6 +17,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import compiling
 
+compiling.collect_seldom()
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):

@@ -11,6 +11,10 @@ import signal
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import compiling
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = pathlib.Path(os.environ.get("JAXDL_TEST_DATA", ROOT.parent / "shared" / "data"))
 REAL = {"mnist": "mnist", "cifar10": "cifar10", "tiny_shakespeare": "tiny_shakespeare", "spoken_digit": "spoken_digit"}
@@ -18,14 +22,18 @@ REAL = {"mnist": "mnist", "cifar10": "cifar10", "tiny_shakespeare": "tiny_shakes
 KINDS = ("lenet5", "linear_regression", "char_lstm", "logistic_ae", "rbm", "gan_mixture", "gridworld_q", "cartpole_ppo")
 # the laws hold at any size; these recipes' own networks and batches take several times as long
 SMALL = {
+    "airbench_cifar10:small": {"model.widths": (8, 16, 16), "train.batch_size": 16, "train.eval_batch_size": 16},
     "char_gpt": {"model.layers": 1, "model.features": 32, "data.length": 16},
     "char_lstm": {"model.features": (16, 16), "model.embedding": 8},
-    "connected_digits": {"train.batch_size": 8, "train.eval_batch_size": 8},
+    "cnn_mnist": {"model.features": (8, 8, 8), "model.hidden": 16},
+    "connected_digits": {"train.batch_size": 8, "train.eval_batch_size": 8, "strings.seconds": 2.0, "strings.evaluated": 16},
     "dates_attention": {"model.features": 16, "model.embedding": 8},
     "dates_transformer": {"model.layers": 1, "model.features": 32},
     "dcgan": {"model.generator": (8, 8), "model.discriminator": (8, 8)},
     "deep_ae": {"model.features": (32, 10)},
+    "maxout_mnist": {"model.features": (32, 32)},
     "minatar_ppo": {"agent.rollout": 16, "agent.minibatches": 2},
+    "resnet20_cifar10": {"model.depth": 8, "train.batch_size": 16, "train.eval_batch_size": 16},
     "spoken_digit": {"train.batch_size": 8, "train.eval_batch_size": 8},
     "tictactoe_alphazero": {"search.simulations": 8, "search.considered": 4},
 }
@@ -55,7 +63,14 @@ def missing(recipe):
     return None
 
 
-def session(recipe, settings=None, **train_settings):
+def small(recipe):
+    """SMALL as flags of the command line."""
+    from experiments.flags import text_of
+
+    return [f"--{name}={text_of(value)}" for name, value in SMALL.get(recipe, {}).items()]
+
+
+def session(recipe, settings=None, small=True, **train_settings):
     """The recipe's session at smoke size and SMALL; `settings` replace leaves by dotted name, `train_settings` those of its
     `train`, "sgd" its optimiser."""
     from experiments import recipe_files
@@ -71,7 +86,7 @@ def session(recipe, settings=None, **train_settings):
         config = dataclasses.replace(
             config, optimizer=type(config.optimizer)(name="sgd", learning_rate=1e-3, schedule="constant")
         )
-    settings = {**SMALL.get(recipe, {}), **(settings or {})}
+    settings = {**(SMALL.get(recipe, {}) if small else {}), **(settings or {})}
     made = open_recipe(found, config_from_leaves(config, settings))
     return dataclasses.replace(made, experiment=shortened(made.experiment))
 
@@ -112,7 +127,10 @@ def start(recipe, folder):
 
 
 def killed(root, names, kills=2):
-    """Trains each recipe undisturbed, and again killed with -9 at random moments; {recipe: what happened}."""
+    """Trains each recipe undisturbed, and again killed with -9 at random moments; {recipe: what happened}.
+
+    The first one's programs are compiled as users' are, the others' quickly.
+    """
     from experiments import recipe_files
 
     for module in ("jaxdl.engine.fit", "experiments.session", "experiments.train", "orbax.checkpoint"):
@@ -121,22 +139,26 @@ def killed(root, names, kills=2):
     happened = {}
     for recipe in names:
         recipe_files.load(recipe)
-        place = pathlib.Path(root) / recipe.replace(":", "-")
-        child, lines = start(recipe, place / "whole")
-        next(lines, "")
-        began = time.time()
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        span, codes = time.time() - began, [code]
-        for _ in range(kills):
-            child, lines = start(recipe, place / "parts")
-            if next(lines, ""):
-                time.sleep(random.random() * span / 4)
-            os.kill(child, signal.SIGKILL)
-            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        child, lines = start(recipe, place / "parts")
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        happened[recipe] = {"codes": codes, "equal": result(place / "whole") == result(place / "parts")}
+        with compiling.quickly(recipe != names[0]):
+            happened[recipe] = _killed(recipe, pathlib.Path(root) / recipe.replace(":", "-"), kills)
     return happened
+
+
+def _killed(recipe, place, kills):
+    child, lines = start(recipe, place / "whole")
+    next(lines, "")
+    began = time.time()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    span, codes = time.time() - began, [code]
+    for _ in range(kills):
+        child, lines = start(recipe, place / "parts")
+        if next(lines, ""):
+            time.sleep(random.random() * span / 4)
+        os.kill(child, signal.SIGKILL)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    child, lines = start(recipe, place / "parts")
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return {"codes": codes, "equal": result(place / "whole") == result(place / "parts")}
 
 
 if __name__ == "__main__":

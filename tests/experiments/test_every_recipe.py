@@ -53,7 +53,7 @@ def smoke(request, tmp_path_factory):
         seen.update(experiment=experiment, leaves=leaves)
         return trained(experiment, leaves, options, watcher, programs)
 
-    trained, flags = fit.fit, [f"--recipe={request.param}", "--smoke", f"--seed={SEED}"]
+    trained, flags = fit.fit, [f"--recipe={request.param}", "--smoke", f"--seed={SEED}", *laws.small(request.param)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("TFDS_DATA_DIR", str(laws.SHARED))

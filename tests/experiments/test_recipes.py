@@ -37,12 +37,12 @@ def elsewhere(tmp_path, monkeypatch, compilation_cache):
     monkeypatch.setenv("TFDS_DATA_DIR", str(SHARED))
 
 
-@pytest.mark.parametrize("recipe", VARIANTS)
+@pytest.mark.parametrize("recipe", sorted({*VARIANTS, *laws.SMALL}))
 def test_every_variants_step_can_be_traced(recipe):
-    """Shapes, settings and data fit each other; that its kind of task trains, the recipe itself shows."""
+    """Shapes, settings and data fit each other; that its kind of task trains, the (smaller) recipe itself shows."""
     if why := laws.missing(recipe):
         pytest.skip(why)
-    experiment = laws.session(recipe).experiment
+    experiment = laws.session(recipe, small=False).experiment
     for phase in experiment.phases:
         assert Program(phase, Layout(devices=tuple(jax.local_devices()[:1])), 1).metric_names
 

@@ -12,6 +12,8 @@ from jaxdl.rl.game import replay
 from jaxdl.rl.search import GumbelSearch, gumbel_noise
 from jaxdl.rl.tictactoe import LINES, TicTacToe, board_code, every_position, perfect_play
 
+# thousands of positions are searched: it takes longer to compile, and a third of the time in all
+pytestmark = pytest.mark.optimized
 GAME = TicTacToe()
 SIMULATIONS = 128
 ROWS = 1507  # every third position with a move to make
