@@ -26,7 +26,12 @@ SMALL = {
     "char_gpt": {"model.layers": 1, "model.features": 32, "data.length": 16},
     "char_lstm": {"model.features": (16, 16), "model.embedding": 8},
     "cnn_mnist": {"model.features": (8, 8, 8), "model.hidden": 16},
-    "connected_digits": {"train.batch_size": 8, "train.eval_batch_size": 8, "strings.seconds": 2.0, "strings.evaluated": 16},
+    "connected_digits": {
+        "train.batch_size": 8,
+        "train.eval_batch_size": 8,
+        "strings.seconds": 2.0,
+        "strings.evaluated": 16,
+    },
     "dates_attention": {"model.features": 16, "model.embedding": 8},
     "dates_transformer": {"model.layers": 1, "model.features": 32},
     "dcgan": {"model.generator": (8, 8), "model.discriminator": (8, 8)},
@@ -34,7 +39,7 @@ SMALL = {
     "maxout_mnist": {"model.features": (32, 32)},
     "minatar_ppo": {"agent.rollout": 16, "agent.minibatches": 2},
     "resnet20_cifar10": {"model.depth": 8, "train.batch_size": 16, "train.eval_batch_size": 16},
-    "spoken_digit": {"train.batch_size": 8, "train.eval_batch_size": 8},
+    "spoken_digit": {"model.features": (4, 4, 4), "train.batch_size": 8, "train.eval_batch_size": 8},
     "tictactoe_alphazero": {"search.simulations": 8, "search.considered": 4},
 }
 SAME = ("status", "seed", "steps", "metrics", "best", "params_digest", "state_digest")

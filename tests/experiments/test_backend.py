@@ -145,19 +145,26 @@ def test_a_recipe_says_how_many_threads_its_programs_are_made_for(monkeypatch):
     assert os.environ[backend.THREADS] == "16"
 
 
-@pytest.mark.parametrize("recipe", [name for name in recipe_files.names() if recipe_files.load(name).threads])
-def test_fewer_threads_change_no_bits(recipe, tmp_path):
+def test_fewer_threads_change_no_bits(tmp_path):
     """The command, which takes as many threads as the recipe says, against one with a thread a core."""
-    found = []
-    for threads in (None, "2"):
+    recipes = [name for name in recipe_files.names() if recipe_files.load(name).threads]
+    program = """
+import sys
+from experiments import cli, train
+for recipe in sys.argv[2:]:
+    words = ["train", f"--recipe={recipe}", "--smoke", f"--workdir={sys.argv[1]}/{recipe}"]
+    assert cli.execute(train.main, train.BINARY, words) == 0
+"""
+    for threads in ("of the recipe", "2"):
         around = {name: value for name, value in os.environ.items() if name != backend.THREADS}
-        around |= {backend.THREADS: threads} if threads else {}
-        folder = tmp_path / str(threads)
-        command = [sys.executable, "-m", "experiments.train", f"--recipe={recipe}", "--smoke", f"--workdir={folder}"]
+        around |= {backend.THREADS: threads} if threads.isdigit() else {}
+        command = [sys.executable, "-c", program, str(tmp_path / threads), *recipes]
         subprocess.run(command, env=around, check=True, capture_output=True)
-        found.append(json.loads((folder / "record.json").read_text()))
-    assert found[0]["params_digest"] == found[1]["params_digest"]
-    assert [record["program"]["threads"] for record in found] == [1, 2]
+    for recipe in recipes:
+        found = [json.loads((tmp_path / way / recipe / "record.json").read_text()) for way in ("of the recipe", "2")]
+        assert found[0]["params_digest"] == found[1]["params_digest"]
+        assert [record["program"]["threads"] for record in found] == [recipe_files.load(recipe).threads, 2]
+    assert recipes
 
 
 def test_flags_that_come_too_late_are_an_error(monkeypatch):

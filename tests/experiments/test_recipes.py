@@ -65,9 +65,9 @@ def digits(tmp_path_factory, compilation_cache):
     flags = [
         f"--workdir={folder}",
         "--seeds=3",
-        "--train.steps=400",
+        "--train.steps=240",
         "--train.eval_every=60",
-        "--train.checkpoint_every=200",
+        "--train.checkpoint_every=120",
         "--optimizer.learning_rate=3e-3",
     ]
     assert command(train, *flags) == 0
@@ -83,7 +83,7 @@ def test_evaluate_finds_the_recorded_metrics_and_the_ensemble(digits, capsys):
     single = found["metrics"]["test/accuracy"]["values"]
     assert min(single) - 0.01 <= found["ensemble"]["test/accuracy"] <= 1.0
     assert json.loads((digits / "evaluation.json").read_text())["ensemble"] == found["ensemble"]
-    assert found["steps"] == [400] * 3
+    assert found["steps"] == [240] * 3
 
 
 def test_an_evaluation_of_an_older_checkpoint_does_not_replace_one_of_the_newest(digits, tmp_path, capsys):
@@ -159,9 +159,9 @@ def test_a_finished_run_does_nothing_and_other_settings_are_refused(digits, caps
     flags = [
         f"--workdir={digits}",
         "--seeds=3",
-        "--train.steps=400",
+        "--train.steps=240",
         "--train.eval_every=60",
-        "--train.checkpoint_every=200",
+        "--train.checkpoint_every=120",
     ]
     assert command(train, *flags, "--optimizer.learning_rate=3e-3") == 0
     assert "nothing to do" in capsys.readouterr().out
@@ -211,7 +211,7 @@ def test_the_first_command_trains_lenet_to_a_report(tmp_path):
 def test_fit_from_python_is_the_command(digits, tmp_path):
     from jaxdl import fit
 
-    overrides = {"train.steps": 400, "train.eval_every": 60, "optimizer.learning_rate": 3e-3}
+    overrides = {"train.steps": 240, "train.eval_every": 60, "optimizer.learning_rate": 3e-3}
     run = fit("lenet5", workdir=str(tmp_path / "notebook"), seed=1, **overrides)
     recorded = json.loads((digits / "seed1" / "record.json").read_text())
     assert run.records[0]["state_digest"] == recorded["state_digest"]

@@ -43,7 +43,8 @@ def wav_of(recordings, split, numbers, gap=800):
 
 
 def test_a_short_run_predicts_and_reports(tones, capsys):
-    assert command(train, "--recipe=spoken_digit", "--smoke", "--workdir=run") == 0, capsys.readouterr().err
+    flags = ["--model.features=4,4,4", "--model.hidden=8", "--train.batch_size=8", "--train.eval_batch_size=16"]
+    assert command(train, "--recipe=spoken_digit", "--smoke", "--workdir=run", *flags) == 0, capsys.readouterr().err
     pathlib.Path("mine.wav").write_bytes(wav_of(tones, "test", [0]))
     pathlib.Path("bad.wav").write_bytes(b"RIFF0000WAVEnothing")
     capsys.readouterr()
