@@ -142,6 +142,7 @@ def execute(main: Callable[[Arguments], int | None], binary: Binary, argv: Seque
     debug = bool({"--debug", "-debug", "--debug=true"} & set(argv[1:]))
     if not debug:
         backend.quiet()
+    backend.collect_seldom()
     try:
         arguments = parse(binary, argv)
         if isinstance(arguments, str):
