@@ -10,13 +10,13 @@ from flax import linen as nn
 
 from jaxdl.nn.activations import get_activation
 from jaxdl.nn.convolution import Conv
-from jaxdl.nn.dense import small_product
+from jaxdl.nn.dense import product
 from jaxdl.nn.initializers import orthogonal
 
 Array = jax.Array
 
 _HIDDEN_GAIN = math.sqrt(2.0)
-_dense = functools.partial(nn.Dense, dot_general=small_product)
+_dense = functools.partial(nn.Dense, dot_general=product)
 
 
 class Torso(nn.Module):

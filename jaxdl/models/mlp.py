@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdl.nn.activations import get_activation
-from jaxdl.nn.dense import small_product
+from jaxdl.nn.dense import product
 from jaxdl.nn.dropout import Dropout
 from jaxdl.nn.normalization import BatchNorm
 
@@ -85,7 +85,7 @@ class MLP(nn.Module):
         options = {"pieces": pieces} if self.activation == "maxout" else {}
         init = get_initializer(self.initializer, self.initial_scale)
         bias = nn.initializers.normal(self.initial_bias) if self.initial_bias else nn.initializers.zeros
-        dense = functools.partial(nn.Dense, kernel_init=init, bias_init=bias, dtype=self.dtype)
+        dense = functools.partial(nn.Dense, kernel_init=init, bias_init=bias, dtype=self.dtype, dot_general=product)
         x = Dropout(self.input_dropout, rescale=self.input_rescale)(x.reshape(x.shape[0], -1), train)
         for width, rate in zip(self.features, rates, strict=True):
             x = dense(width * pieces, use_bias=not self.batch_norm)(x)
@@ -93,7 +93,7 @@ class MLP(nn.Module):
                 x = BatchNorm()(x, train)
             x = get_activation(self.activation, **options)(x, train)
             x = Dropout(rate)(x, train)
-        return dense(self.num_classes, dot_general=small_product)(x)
+        return dense(self.num_classes)(x)
 
 
 class CountingMLP(nn.Module):

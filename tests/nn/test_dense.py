@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxdl.nn.dense import small_product
+from jaxdl.nn.dense import product
 
 KEY = jax.random.key(0)
 
 
 def both(shape, outputs):
     """A layer with the product and without, its parameters and inputs."""
-    layers = nn.Dense(outputs, dot_general=small_product), nn.Dense(outputs)
+    layers = nn.Dense(outputs, dot_general=product), nn.Dense(outputs)
     x = jax.random.normal(KEY, shape)
     return layers, layers[0].init(jax.random.key(1), x), x
 
 
-@pytest.mark.parametrize(("shape", "outputs"), [((6, 5), 3), ((6, 5), 8), ((7, 4), 1), ((2, 3, 5), 5), ((0, 5), 3)])
+@pytest.mark.parametrize(
+    ("shape", "outputs"),
+    [((6, 5), 3), ((6, 5), 8), ((7, 4), 1), ((2, 3, 5), 5), ((0, 5), 3), ((4, 512), 70), ((3, 300), 120)],
+)
 def test_values_and_gradients_are_those_of_the_plain_layer(shape, outputs):
     layers, params, x = both(shape, outputs)
 
