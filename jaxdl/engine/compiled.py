@@ -15,7 +15,12 @@ def compiled(function: Callable[..., Any], static: tuple[str, ...] = ()) -> Call
 
 def one_seed(state: Any, index: int = 0) -> Any:
     """The State of one seed on the default device, from a canonical one [S, ...]."""
-    return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[index], state)
+    return _row(state, index)
+
+
+@jax.jit
+def _row(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), tree)
 
 
 def predictor(task: Any, state: Any, seed_index: int = 0) -> Callable[[Mapping], dict[str, np.ndarray]]:

@@ -148,7 +148,7 @@ class Layout:
 
     def place(self, tree: PyTree, template: PyTree) -> PyTree:
         """A canonical State (or its networks) in this layout; `template` tells which leaves are random keys."""
-        tree = jax.tree.map(typed, tree, template)
+        tree = typed(tree, template)
         if self.parallel == "pmap":
             return self._replicate(tree)
         if self.seeds_mode == "shard":
@@ -246,12 +246,23 @@ def _is_key(leaf) -> bool:
     return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def typed(leaf: Array, template: Array) -> Array:
-    """A device array of what may be a host array; random keys from their data where `template` is one."""
-    if _is_key(template) and not _is_key(leaf):
-        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=_key_impl(template))
-    # a copy: device_put may keep a view of numpy memory, and the step donates (overwrites) its State
-    return leaf if _is_key(leaf) else jnp.array(leaf)
+def typed(tree: PyTree, template: PyTree) -> PyTree:
+    """Device arrays of what may be host arrays, as one program; random keys from their data where `template` has one."""
+    leaves, structure = jax.tree.flatten(tree)
+    wanted = structure.flatten_up_to(template)
+    plain = [i for i, leaf in enumerate(leaves) if not _is_key(wanted[i]) and not _is_key(leaf)]
+    # copies: device_put may keep a view of numpy memory, and the step donates (overwrites) its State
+    for i, copy in zip(plain, _copies([leaves[i] for i in plain]), strict=True):
+        leaves[i] = copy
+    for i, template_leaf in enumerate(wanted):
+        if _is_key(template_leaf) and not _is_key(leaves[i]):
+            leaves[i] = jax.random.wrap_key_data(jnp.asarray(leaves[i]), impl=_key_impl(template_leaf))
+    return jax.tree.unflatten(structure, leaves)
+
+
+@jax.jit
+def _copies(leaves: list[Array]) -> list[Array]:
+    return [jnp.copy(leaf) for leaf in leaves]
 
 
 def _key_impl(template) -> str:

@@ -162,7 +162,7 @@ def _judged(experiment: Experiment, folder: RunFolder, arrays: dict[str, np.ndar
     held = {name: array for name, array in arrays.items() if not name.startswith("sums/")}
     compare(held, named_shapes(shapes), str(folder.path))
     tree = unflatten(shapes, held)
-    state = jax.tree.map(typed, tree["state"], template)
+    state = typed(tree["state"], template)
     return _with_best(state, tree["best"])
 
 

@@ -51,7 +51,7 @@ def judged_metrics(experiment: Experiment, states: Any, index: int, seed: int, t
     if experiment.judge is None:
         return {}
     one = jax.tree.map(lambda leaf: leaf[index : index + 1], states)
-    found = experiment.judge(Judged(experiment, jax.tree.map(typed, one, template), seed))
+    found = experiment.judge(Judged(experiment, typed(one, template), seed))
     for name in found:
         if "/" not in name:
             raise ValueError(f"Experiment.judge must name its metrics <split>/<name>, got {name!r}")

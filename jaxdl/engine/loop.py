@@ -179,7 +179,7 @@ class _Run:
             state = self.program.judged(state, self.best)
         if self.layout.axis is None and processes.count() == 1:
             return state
-        return jax.tree.map(typed, self.layout.gather(state), self.program.template)
+        return typed(self.layout.gather(state), self.program.template)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
