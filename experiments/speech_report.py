@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.classifier_report import describe_prediction, ensemble_accuracy
+from jaxdl.data.source import on_device
 from jaxdl.engine.compiled import collect, compiled
 from jaxdl.objectives.ctc import best_path, prefix_beam_search
 from jaxdl.objectives.edit_distance import edit_distance
@@ -133,8 +134,8 @@ def noise_accuracies(view: Any, i: int) -> dict[float, tuple[int, int]]:
     clean = {name: np.asarray(array)[: source.size] for name, array in source.arrays.items()}
     waves = [with_fixed_noise(clean["wave"], clean["samples"], level) for level in NOISE_LEVELS]
     # all levels as one source: one program
-    arrays = {"wave": jnp.asarray(np.concatenate(waves))}
-    arrays |= {name: jnp.asarray(np.tile(clean[name], len(waves))) for name in ("samples", "label")}
+    arrays = {"wave": on_device(np.concatenate(waves))}
+    arrays |= {name: on_device(np.tile(clean[name], len(waves))) for name in ("samples", "label")}
     noisy = source.replace(arrays=arrays, size=len(arrays["label"]))
     found = collect(view.experiment.phases[-1].task, view.state(i), noisy)["probabilities"].argmax(axis=1)
     right = (found == np.asarray(arrays["label"])).reshape(len(waves), -1)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxdl.data.source import on_device
 from jaxdl.data.spectrogram import (
     FeatureConfig,
     SpecAugmentConfig,
@@ -114,7 +115,7 @@ class ConnectedDigits:
         cls, recordings: Mapping[str, Any], batch_size: int, strings: StringConfig, transform: SpeechTransform
     ) -> "ConnectedDigits":
         """From one of `Recordings.splits`."""
-        arrays = {name: jnp.asarray(value) for name, value in by_voice(recordings).items()}
+        arrays = {name: on_device(value) for name, value in by_voice(recordings).items()}
         return cls(arrays, len(recordings["label"]), batch_size, strings, transform)
 
     @property

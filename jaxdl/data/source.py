@@ -109,7 +109,7 @@ class Resident(_Batches):
           ValueError: no examples, or arrays of different length.
         """
         size = _common_length(arrays)
-        return cls({k: jnp.asarray(v) for k, v in arrays.items()}, size, batch_size, shuffle, transform)
+        return cls({k: on_device(v) for k, v in arrays.items()}, size, batch_size, shuffle, transform)
 
     def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
         """Rows shard·b ... (shard + 1)·b - 1 of global batch `step`.
@@ -282,6 +282,12 @@ class Rounds:
         """Itself."""
         del step, count, key
         return self
+
+
+def on_device(values: Any) -> Array:
+    """Values that nobody writes to any more on the default device. `jnp.asarray` would compile a program for each new shape of a
+    host array, 12 ms and more."""
+    return jnp.asarray(values) if isinstance(values, jax.Array) else jax.device_put(np.array(values))
 
 
 def example_index(step: Any, rows: Any, key: Array, size: int, batch_size: int, shuffle: bool) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 from flax import struct
 
 from jaxdl.data.permutation import permuted_index
+from jaxdl.data.source import on_device
 from jaxdl.errors import UserError
 
 Array = jax.Array
@@ -49,7 +50,7 @@ class Windows:
         """Puts `text` [n] on the default device. Raises UserError if it is shorter than one window."""
         _check_length(text, length + 1, length, 1)
         # one window less than fit: the offset needs room
-        return cls({"text": jnp.asarray(text)}, max(1, (len(text) - 1) // length - 1), batch_size, length)
+        return cls({"text": on_device(text)}, max(1, (len(text) - 1) // length - 1), batch_size, length)
 
     @property
     def num_batches(self) -> int:
@@ -99,7 +100,7 @@ class Streams:
         """Puts `text` [n] on the default device. Raises UserError if a stream would be shorter than a chunk."""
         _check_length(text, batch_size * length + 1, length, batch_size)
         chunk = batch_size * length
-        return cls({"text": jnp.asarray(text)}, (len(text) - 1) // chunk * chunk, batch_size, length)
+        return cls({"text": on_device(text)}, (len(text) - 1) // chunk * chunk, batch_size, length)
 
     @property
     def num_batches(self) -> int:
@@ -155,7 +156,7 @@ class WholeText:
     def over(self, text: Any) -> "WholeText":
         """The same cut of another `text` [1 + n]."""
         size = -(-(len(text) - 1) // self.length)
-        return WholeText({"text": jnp.asarray(text)}, size, self.batch_size, self.length, self.context)
+        return WholeText({"text": on_device(text)}, size, self.batch_size, self.length, self.context)
 
     @property
     def num_batches(self) -> int:

@@ -6,7 +6,6 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 

@@ -65,7 +65,7 @@ class Program:
     @functools.cached_property
     def template(self) -> State:
         """Shapes and types of the State, [S, ...]."""
-        keys = jnp.zeros((self.seeds, 2), jnp.uint32)
+        keys = jax.ShapeDtypeStruct((self.seeds, 2), jnp.uint32)
         made = functools.partial(jax.eval_shape, self._init, keys, self.hyper())
         return self.executables.once(self.phase, ("template", self.seeds), made)
 
@@ -77,8 +77,8 @@ class Program:
 
     def hyper(self) -> dict:
         """The phase's hyper-parameters, [S] float32 each."""
-        values = {name: jnp.asarray(value, jnp.float32) for name, value in self.phase.hyper.items()}
-        return {name: jnp.broadcast_to(value, (self.seeds,)) for name, value in values.items()}
+        values = {name: np.asarray(value, np.float32) for name, value in self.phase.hyper.items()}
+        return {name: jax.device_put(np.broadcast_to(value, (self.seeds,)).copy()) for name, value in values.items()}
 
     def text(self) -> str:
         """The training program as XLA gets it: alike in phases that differ only in values of the State.
@@ -93,7 +93,7 @@ class Program:
 
     def init(self, keys: np.ndarray) -> State:
         """A fresh canonical State from key data [S, 2]."""
-        return self.call("init", lambda: jax.jit(self._init), (jnp.asarray(keys), self.hyper()))
+        return self.call("init", lambda: jax.jit(self._init), (jax.device_put(keys), self.hyper()))
 
     def zero_sums(self) -> dict[str, Mean]:
         """Empty metric sums, [S] each, on the devices."""
