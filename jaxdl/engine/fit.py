@@ -1,5 +1,6 @@
 """From an experiment and a folder to records: one run, or one run a seed, new or resumed."""
 
+import pathlib
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -172,7 +173,8 @@ def load_networks(workdir: str) -> tuple[dict[str, np.ndarray], str]:
     Raises:
       UserError: there is no whole checkpoint in `workdir`.
     """
-    restored = Checkpoints(RunFolder(workdir).path / "checkpoints", say=_to_stderr).newest()
+    place = pathlib.Path(workdir) / "checkpoints"
+    restored = Checkpoints(place, say=_to_stderr).newest() if _is_folder(place) else None
     if restored is None:
         raise UserError(
             f"{workdir} has no checkpoint to start from: give the folder of one trained run (or of one seed)"
@@ -184,6 +186,11 @@ def load_networks(workdir: str) -> tuple[dict[str, np.ndarray], str]:
         names = [name for name in arrays if name.startswith(prefix) and name.split("/")[3] in ("params", "stats")]
         found = {name.removeprefix(prefix): arrays[name][0] for name in names}
     return found, digest(found)
+
+
+@processes.by_first
+def _is_folder(place: pathlib.Path) -> bool:
+    return place.is_dir()
 
 
 @processes.by_first

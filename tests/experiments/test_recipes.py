@@ -179,6 +179,15 @@ def test_fine_tuning_starts_from_the_other_run(digits, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("given", ["nowhere", "picture.png"])
+def test_what_is_no_run_to_start_from_is_left_as_it_is(given, capsys):
+    pathlib.Path("picture.png").write_bytes(b"no run")
+    assert command(train, f"--init_from={given}", "--workdir=tuned", "--smoke") == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"error: {given} has no checkpoint to start from") and "\n" not in said
+    assert not pathlib.Path("nowhere").exists() and pathlib.Path("picture.png").read_bytes() == b"no run"
+
+
 def test_check_runs_the_sanity_steps(capsys):
     assert command(train, "--workdir=checked", "--check", "--smoke") == 0
     said = capsys.readouterr().out
