@@ -6,7 +6,6 @@ emitter; what XLA fuses, how it lays arrays out and which library multiplies mat
 
 import contextlib
 import functools
-import gc
 import os
 
 import jax
@@ -53,8 +52,3 @@ def quickly(on=True):
 def wanted():
     """False where JAXDL_TEST_OPTIMIZED asks for all programs as users get them."""
     return not os.environ.get("JAXDL_TEST_OPTIMIZED")
-
-
-def collect_seldom():
-    """Python's garbage collector runs seldom: it walks through all that jax, torch and matplotlib hold, a second each time."""
-    gc.set_threshold(20_000, 10, 10)

@@ -17,7 +17,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import compiling
 
-compiling.collect_seldom()
+from experiments import backend
+
+backend.collect_seldom()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -249,9 +249,9 @@ def _is_key(leaf) -> bool:
 def typed(tree: PyTree, template: PyTree) -> PyTree:
     """Device arrays of what may be host arrays, as one program; random keys from their data where `template` has one."""
     leaves, structure = jax.tree.flatten(tree)
-    for i, like in enumerate(jax.tree.leaves(template)):
-        if _is_key(like) and not _is_key(leaves[i]):
-            leaves[i] = jax.random.wrap_key_data(jnp.asarray(leaves[i]), impl=_key_impl(like))
+    for i, (leaf, like) in enumerate(zip(leaves, jax.tree.leaves(template), strict=True)):
+        if _is_key(like) and not _is_key(leaf):
+            leaves[i] = jax.random.wrap_key_data(jnp.asarray(leaf), impl=_key_impl(like))
     # copies: device_put may keep a view of numpy memory, and the step donates (overwrites) its State
     plain = [i for i, leaf in enumerate(leaves) if not _is_key(leaf)]
     for i, copy in zip(plain, _copies([leaves[i] for i in plain]), strict=True):

@@ -7,7 +7,7 @@ import pytest
 
 from jaxdl.data.augment import AugmentConfig, Transform
 from jaxdl.data.permutation import permuted_index
-from jaxdl.data.source import Resident, Streamed
+from jaxdl.data.source import Resident, Streamed, on_device
 
 N, B = 37, 8
 AUGMENT = AugmentConfig(crop=1, flip=True, noise=0.1, mixup=0.4)
@@ -149,3 +149,12 @@ def test_bad_input_is_named():
     mixed = Resident.of(examples(), 6, shuffle=True, transform=Transform(augment=AugmentConfig(mixup=0.2)))
     with pytest.raises(ValueError, match="even number of examples"):
         mixed.batch(0, KEY, 0, 2)
+
+
+def test_data_on_the_device_are_no_view_of_the_hosts():
+    values = np.arange(1 << 16, dtype=np.float32)
+    values = values[(-values.ctypes.data % 64) // 4 :][: 1 << 15]  # aligned, so that it could be one
+    placed = on_device(values)
+    expected = values.copy()
+    values[:] = -1.0
+    np.testing.assert_array_equal(placed, expected)

@@ -8,6 +8,7 @@ import pytest
 import tiny
 from runs import record, rows, train
 
+from jaxdl.engine.devices import typed
 from jaxdl.engine.fit import evaluate, load_judged
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.program import Program
@@ -109,3 +110,8 @@ def test_a_metric_without_a_split_is_refused(tmp_path):
     experiment = dataclasses.replace(judged_regression(), judge=lambda run: {"bleu": 0.3})
     with pytest.raises(ValueError, match="<split>/<name>, got 'bleu'"):
         train(experiment, tmp_path)
+
+
+def test_a_state_and_a_template_of_other_structure_are_an_error():
+    with pytest.raises(ValueError, match="zip"):
+        typed({"a": np.ones(2), "b": np.ones(3)}, {"a": np.ones(2)})

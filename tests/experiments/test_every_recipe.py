@@ -1,4 +1,7 @@
-"""What every recipe must do, because it runs on the one engine: a new recipe is covered by being there."""
+"""What every recipe must do, because it runs on the one engine: a new recipe is covered by being there.
+
+Where a recipe's own network takes seconds, the smoke run is one of a smaller network (`laws.SMALL`).
+"""
 
 import functools
 import json
