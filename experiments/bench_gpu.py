@@ -21,6 +21,9 @@ REPEATS = 5
 # a case that would have less time than this is not begun
 LEAST = 15.0
 ENDLESS = 1 << 30
+# scores of GPT-2 with those that no token has, as in nanoGPT: a multiple of 64
+PADDED = 50304
+AIRBENCH = "airbench_cifar10:all"
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def _resnet50(tiny: bool, batch: int) -> Training:
     return Training(phase, batch, batch * network_flops(model, shape))
 
 
-def _gpt2(fused: bool, tiny: bool, batch: int) -> Training:
+def _gpt2(fused: bool, padded: bool, tiny: bool, batch: int) -> Training:
     from experiments.mfu import transformer_flops
     from jaxdl.data.text_source import Windows
     from jaxdl.models.gpt2 import CONTEXT, VOCABULARY, gpt2
@@ -118,13 +121,19 @@ def _gpt2(fused: bool, tiny: bool, batch: int) -> Training:
     from jaxdl.optimizers import OptimizerConfig
     from jaxdl.tasks.language_modelling import language_modelling
 
-    model = TransformerLM(64, 16, Shape(8, 2, fused=fused), 1) if tiny else gpt2("124M", fused=fused)
+    model = (
+        TransformerLM(64, 16, Shape(8, 2, fused=fused), 1)
+        if tiny
+        else gpt2("124M", fused=fused, vocabulary=PADDED if padded else VOCABULARY)
+    )
     length, vocabulary, tokens = (16, 64, 2000) if tiny else (CONTEXT, VOCABULARY, 2_000_000)
     text = np.random.default_rng(0).integers(0, vocabulary, tokens, np.uint16)
     config = OptimizerConfig(name="adamw", learning_rate=6e-4, beta2=0.95, weight_decay=0.1, clip_norm=1.0)
     source = Windows.of(text, batch, length)
     phase = _phase(language_modelling, model, config, source, {}, batch_size=batch, length=length)
-    weights = _parameters(phase) - length * model.shape.features
+    # rows that are there for the matrices' size alone do not count
+    idle = 0 if tiny else model.vocabulary - VOCABULARY
+    weights = _parameters(phase) - (length + idle) * model.shape.features
     flops = transformer_flops(weights, model.layers, model.shape.features, length)
     return Training(phase, batch * length, batch * length * flops)
 
@@ -247,7 +256,10 @@ def gpt2_124m(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
         "mfu",
         Bar(0.45),
         "tokens",
-        {"fused attention": functools.partial(_gpt2, True), "plain attention": functools.partial(_gpt2, False)},
+        {
+            "fused attention, 50,304 scores": functools.partial(_gpt2, True, True),
+            "plain attention, 50,257 scores": functools.partial(_gpt2, False, False),
+        },
         (32, 16, 8, 4),
         tiny,
         repeats,
@@ -257,17 +269,17 @@ def gpt2_124m(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
 
 
 def airbench(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
-    """airbench_cifar10 in bfloat16 to its end, in one chunk, and the accuracy on the test split.
+    """AIRBENCH in bfloat16 to its end, in one chunk, `repeats` seeds one after another, and their test accuracies.
 
     Raises:
-      UserError: cifar10 is not prepared, or the accuracy is below 94 %.
+      UserError: cifar10 is not prepared.
     """
-    del repeats, seconds
+    del seconds
     from experiments import recipe_files
     from experiments.bench_loops import Engine
     from experiments.session import open_recipe
 
-    case, recipe = "airbench/cifar10", recipe_files.load("airbench_cifar10")
+    case, recipe = "airbench/cifar10", recipe_files.load(AIRBENCH)
     config = recipe.config
     if tiny:
         small = dataclasses.replace(config.train, steps=2, batch_size=8, eval_batch_size=8)
@@ -276,34 +288,38 @@ def airbench(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
     experiment = open_recipe(recipe, config, "bfloat16").experiment
     phase, test = experiment.phases[0], experiment.final["test"]
     engine = Engine(phase)
-    took = trained(engine, config.train.steps, case, traces)
-    accuracy = float(engine.evaluate(test.replace(size=16) if tiny else test)["accuracy"][0])
-    name = experiment.data["name"]
-    if accuracy < 0.94 and not tiny:
-        raise UserError(f"94 % was not reached: {100 * accuracy:.2f} % on {name} after {took:.2f} s of training")
-    what = f"airbench_cifar10 on {name}, bfloat16: seconds of training to at least 94 % on the test split"
+    took, accuracies = [], []
+    for seed in range(repeats):
+        took.append(trained(engine, config.train.steps, case, "" if seed else traces, seed))
+        accuracies.append(float(engine.evaluate(test.replace(size=16) if tiny else test)["accuracy"][0]))
+    mean = float(np.mean(accuracies))
+    what = f"{AIRBENCH} on {experiment.data['name']}, bfloat16: seconds of training to {100 * mean:.2f} % on the test split"
     facts = {
-        "test accuracy": accuracy,
+        "test accuracies": accuracies,
+        "mean test accuracy": mean,
         "updates": config.train.steps,
         "seconds to compile, or to read compiled programs": engine.program.compile_seconds,
     }
-    return Result(case, what, "seconds", [took], Bar(10.0, at_least=False), {"jaxdl": [took]}, "seconds", facts=facts)
+    # whatever it took, a network that misses the accuracy misses the bar
+    bar = Bar(10.0 if mean >= 0.94 else 0.0, at_least=False)
+    return Result(case, what, "seconds", took, bar, {"jaxdl": took}, "seconds", facts=facts)
 
 
-def trained(engine: Any, steps: int, case: str, traces: str) -> float:
+def trained(engine: Any, steps: int, case: str, traces: str, seed: int = 0) -> float:
     """Seconds in which a fresh engine trains from its beginning in one chunk, its program compiled before.
 
     Args:
       engine: a `bench_loops.Engine`.
       steps: of the chunk.
       case, traces: see `bench_profile.trace`; "": no trace.
+      seed: the first of the engine's.
     """
     from experiments.bench_profile import trace
 
     engine(1)
     if traces:
         trace(engine, traces, case)
-    engine.restart()
+    engine.restart(seed)
     began = time.perf_counter()
     engine(steps)
     return time.perf_counter() - began

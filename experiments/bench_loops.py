@@ -36,16 +36,15 @@ class Engine:
 
     def __init__(self, phase: Phase, seeds: int = 1, mode: str = "map", devices: tuple = ()):
         layout = Layout(seeds_mode=mode, devices=devices or tuple(jax.local_devices()[:1]))
-        numbers = tuple(range(seeds))
         self.phase, self.program, self.stager = phase, Program(phase, layout, seeds), Stager(layout)
-        self.data_keys, self.step_keys = stream(numbers, "data", 0), stream(numbers, "step", 0)
         self.layout, self.start = layout, self._counts(0)
         self.restart()
 
-    def restart(self) -> None:
-        """The State of step 0 again, without compiling anything."""
-        keys = stream(tuple(range(self.program.seeds)), "init", 0)
-        self.state = self.layout.place(self.program.init(keys), self.program.template)
+    def restart(self, first: int = 0) -> None:
+        """The State of step 0 of the seeds from `first` on, without compiling anything."""
+        self.numbers = tuple(range(first, first + self.program.seeds))
+        self.data_keys, self.step_keys = stream(self.numbers, "data", 0), stream(self.numbers, "step", 0)
+        self.state = self.layout.place(self.program.init(stream(self.numbers, "init", 0)), self.program.template)
         self.steps = 0
 
     def __call__(self, steps: int) -> None:
@@ -65,9 +64,8 @@ class Engine:
 
     def evaluate(self, source: Any) -> dict[str, np.ndarray]:
         """Means [S] of the task's metrics over all of `source`."""
-        seeds = tuple(range(self.program.seeds))
         placed = self.stager.evaluation(source)
-        sums = self.program.evaluate(self.state, placed, stream(seeds, "evaluation", 0))
+        sums = self.program.evaluate(self.state, placed, stream(self.numbers, "evaluation", 0))
         return {name: np.asarray(mean.total) / np.asarray(mean.count) for name, mean in sums.items()}
 
     def _counts(self, value: int) -> np.ndarray:

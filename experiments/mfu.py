@@ -84,7 +84,7 @@ def network_flops(model: Any, shape: Sequence[int]) -> float:
 
     total = 0
     for row in layer_table(model, (1, *shape)):
-        if row.kind in ("Conv", "Dense"):
+        if row.kind in ("Conv", "StemConv", "Dense"):
             values = math.prod(row.output_shape)
             # a multiple of two for each value, and one more where there is a bias
             total += row.flops // values // 2 * 2 * values

@@ -39,7 +39,9 @@ class OptimizerConfig:
     decay_steps: int = setting(1000, "step and exponential: updates per factor decay_rate", minimum=1)
     decay_rate: float = setting(0.1, "step and exponential: factor of the rate, (0, 1]", minimum=0.0, maximum=1.0)
     schedule_floor: float = setting(0.0, "lowest rate as a share of the peak", minimum=0.0, maximum=1.0)
-    peak_fraction: float = setting(0.3, "one_cycle: share of the run before its peak", minimum=0.0, maximum=1.0)
+    peak_fraction: float = setting(
+        0.3, "one_cycle and triangle: share of the run before the peak", minimum=0.0, maximum=1.0
+    )
     clip_value: float = setting(0.0, "clip each gradient element to +-clip_value; 0: off", minimum=0.0)
     clip_norm: float = setting(0.0, "scale the gradient down to this global norm; 0: off", minimum=0.0)
     weight_decay: float = setting(0.0, "decoupled decay of weights (not for adam: use adamw)", minimum=0.0)
@@ -166,6 +168,17 @@ def limit_column_norm(limit: float) -> optax.GradientTransformation:
         return jax.tree_util.tree_map_with_path(project, updates, _needed(params, "params")), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def freeze_after(steps: int, name: str) -> optax.GradientTransformation:
+    """Last link: from update `steps` on, the leaves called `name` stay as they are."""
+
+    def update(updates, count, params=None):
+        del params
+        keep = lambda path, u: jnp.where(count < steps, u, 0.0).astype(u.dtype) if _leaf_name(path) == name else u  # noqa: E731
+        return jax.tree_util.tree_map_with_path(keep, updates), optax.safe_increment(count)
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
 
 def describe(config: OptimizerConfig) -> str:

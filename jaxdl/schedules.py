@@ -11,6 +11,7 @@ With W = warmup_steps, s = t - W, S = max(total_steps - W, 1) and f = floor: for
     linear        1 - (1 - f) min(s / S, 1)
     cosine        f + (1 - f) (1 + cos(pi min(s / S, 1))) / 2              (Loshchilov & Hutter 2017, one cycle)
     one_cycle     half cosines 1/25 -> 1 over the first peak_fraction of S, then 1 -> 4e-6      (Smith & Topin 2018)
+    triangle      straight lines 1/5 -> 1 over the first peak_fraction of S, then 1 -> f        (Jordan 2024, airbench94)
     inverse_sqrt  sqrt(V / max(t + 1, V)), V = max(W, 1): with the warm-up eq. 3 of Vaswani et al. 2017
 """
 
@@ -22,12 +23,13 @@ import jax.numpy as jnp
 
 Shape = Callable[[jax.Array], jax.Array]
 
-SHAPES = ("constant", "step", "exponential", "linear", "cosine", "one_cycle", "inverse_sqrt")
-ENDS_WITH_THE_RUN = ("linear", "cosine", "one_cycle")
+SHAPES = ("constant", "step", "exponential", "linear", "cosine", "one_cycle", "triangle", "inverse_sqrt")
+ENDS_WITH_THE_RUN = ("linear", "cosine", "one_cycle", "triangle")
 
 # Smith & Topin 2018 as fastai and PyTorch set it: start at peak / 25, end at peak / 25 / 10^4.
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
+TRIANGLE_START = 1 / 5
 
 
 def learning_rate_shape(
@@ -45,13 +47,13 @@ def learning_rate_shape(
 
     Args:
       name: one of `SHAPES`.
-      total_steps: updates in the run; used by linear, cosine and one_cycle only.
+      total_steps: updates in the run; used by linear, cosine, one_cycle and triangle only.
       warmup_steps: updates of warm-up.
       boundaries: update counts t, increasing, at which `step` multiplies by `decay_rate`.
       decay_steps: updates over which step and exponential multiply by `decay_rate` once.
       decay_rate: factor in (0, 1].
       floor: lowest value after warm-up, in [0, 1], a fraction of the peak.
-      peak_fraction: where one_cycle has its peak, in (0, 1).
+      peak_fraction: where one_cycle and triangle have their peak, in (0, 1).
 
     Returns:
       A function from the update count (int32 scalar, may be a tracer) to a float32 scalar in [0, 1].
@@ -79,6 +81,10 @@ def learning_rate_shape(
         if name == "one_cycle":
             up = _half_cosine(s / (peak_fraction * span), ONE_CYCLE_START, 1.0)
             down = _half_cosine((s / span - peak_fraction) / (1 - peak_fraction), 1.0, ONE_CYCLE_END)
+            return jnp.where(s < peak_fraction * span, up, down)
+        if name == "triangle":
+            up = TRIANGLE_START + (1 - TRIANGLE_START) * s / (peak_fraction * span)
+            down = 1 - (1 - floor) * jnp.minimum((s / span - peak_fraction) / (1 - peak_fraction), 1)
             return jnp.where(s < peak_fraction * span, up, down)
         if name == "inverse_sqrt":
             return jnp.sqrt(max(warmup_steps, 1) / jnp.maximum(t + 1, max(warmup_steps, 1)))

@@ -2,19 +2,22 @@
 
 Jordan: 94 % on CIFAR-10 in 3.29 seconds on a single GPU, 2024, arXiv:2404.00498: a whitening first convolution, partial
 identity initialisation, GELU, scaled outputs, biases of batch norm that move 64 times as fast, Nesterov momentum with a
-triangular schedule, label smoothing of 0.2, images mirrored in every second epoch, logits averaged over six views.
+triangular schedule, label smoothing of 0.2, Lookahead, images mirrored in every second epoch, logits
+averaged over six views.
 
     python -m experiments.train --recipe=airbench_cifar10 --precision=bfloat16    # a GPU's work
+    python -m experiments.train --recipe=airbench_cifar10:all --precision=bfloat16    # on all 50,000 images, as published
+    python -m experiments.train --recipe=airbench_cifar10:wide --precision=bfloat16   # airbench95, on all images
     python -m experiments.train --recipe=airbench_cifar10:small                   # a quarter of the width, one epoch
 
-Published: 94.01 % in 9.9 epochs of all 50,000 images. Here a tenth of them is held out for validation, so that 9.9 epochs
-are 435 updates. Also different: no Lookahead; crops show zeros beyond the edge, not the mirrored image; the learning rate
-climbs from nothing instead of a fifth; the bias of the whitening layer is never frozen.
+Published: 94.01 % in 9.9 epochs of all 50,000 images, 95.01 % with the wide network in 15. The default holds a tenth of the
+images out for validation, so that 9.9 epochs are 435 updates.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+import optax
 
 from experiments.images import LossConfig, experiment_for, open_images, phase_for, task_for
 from jaxdl.data.augment import Alternating, AugmentConfig
@@ -22,8 +25,10 @@ from jaxdl.data.datasets import DataConfig
 from jaxdl.data.source import Resident
 from jaxdl.engine.experiment import Experiment, TrainConfig
 from jaxdl.errors import UserError
-from jaxdl.optimizers import OptimizerConfig
+from jaxdl.lookahead import Lookahead
+from jaxdl.optimizers import OptimizerConfig, freeze_after
 from jaxdl.settings import setting
+from jaxdl.tasks.supervised import Supervised
 
 # images that the whitening filters are computed from
 WHITENED = 5000
@@ -40,6 +45,18 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class PaceConfig:
+    """What changes while it trains, and on what."""
+
+    split: str = setting("train", "images that are trained on", choices=("train", "train+validation"))
+    whitening_steps: int = setting(132, "updates after which the bias of the whitening layer stays as it is", minimum=0)
+    lookahead_every: int = setting(5, "updates between two steps of the slow weights; 0: none", minimum=0)
+    lookahead_decay: float = setting(
+        0.95, "share of the slow weights kept per update at the end", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that can change the result.
 
@@ -50,15 +67,16 @@ class Config:
     data: DataConfig = DataConfig(name="cifar10")
     augment: AugmentConfig = AugmentConfig(crop=2)
     model: ModelConfig = ModelConfig()
+    pace: PaceConfig = PaceConfig()
     optimizer: OptimizerConfig = OptimizerConfig(
         name="nesterov",
         learning_rate=1.5,
         momentum=0.85,
         momentum_final=0.85,
         l2=0.00133,
-        schedule="linear",
+        schedule="triangle",
+        peak_fraction=0.23,
         schedule_floor=0.07,
-        warmup_steps=100,
     )
     loss: LossConfig = LossConfig(label_smoothing=0.2)
     train: TrainConfig = TrainConfig(
@@ -66,13 +84,29 @@ class Config:
     )
 
 
+def _on_all_images(config: Config, steps: int) -> Config:
+    """`steps` updates on the training and validation images together, 3 epochs of which are 147 updates."""
+    pace = replace(config.pace, split="train+validation", whitening_steps=147)
+    train = replace(config.train, steps=steps, eval_every=steps, log_every=21, checkpoint_every=steps)
+    return replace(config, pace=pace, train=train)
+
+
 VARIANTS = {
+    "all": lambda: _on_all_images(Config(), 483),
+    "wide": lambda: _on_all_images(
+        replace(
+            Config(),
+            model=ModelConfig(widths=(128, 384, 384)),
+            optimizer=replace(Config().optimizer, learning_rate=1.304, l2=0.0012),
+        ),
+        732,
+    ),
     "small": lambda: replace(
         Config(),
         model=ModelConfig(widths=(16, 64, 64)),
-        optimizer=replace(Config().optimizer, learning_rate=0.75, warmup_steps=40),
+        optimizer=replace(Config().optimizer, learning_rate=0.75),
         train=replace(Config().train, steps=176, batch_size=256, eval_every=44, log_every=11, checkpoint_every=88),
-    )
+    ),
 }
 
 
@@ -89,13 +123,20 @@ def build(config: Config) -> Experiment:
     images = open_images(config.data, config.augment)
     plain = images.transform
     model = Airbench(len(images.dataset.classes), config.model.widths, views=config.model.views)
-    task = task_for(images, model, config.optimizer, config.train)
-    train = images.dataset.splits["train"]
+    task = _paced(task_for(images, model, config.optimizer, config.train), config)
+    train = images.dataset.splits[config.pace.split]
     first = {"image": train["image"][:WHITENED]}
     shown = Resident.of(first, 1, shuffle=False, transform=plain).take(range(len(first["image"])))["image"]
     kernel = whitening_kernel(np.asarray(shown))
-    source = Resident.of(
-        train, config.train.batch_size, shuffle=True, transform=Alternating(plain.mean, plain.std, config.augment)
-    )
+    transform = Alternating(plain.mean, plain.std, config.augment, edge="mirrored")
+    source = Resident.of(train, config.train.batch_size, shuffle=True, transform=transform)
     phase = phase_for(config, task, images, source=source, initial={"model/stats/whitening": kernel})
     return experiment_for(config, (phase,), images, reported="last")
+
+
+def _paced(task: Supervised, config: Config) -> Supervised:
+    """The task with Lookahead, and a whitening layer whose bias is frozen after a while."""
+    pace, steps = config.pace, max(config.train.steps, 1)
+    lookahead = Lookahead(pace.lookahead_every, pace.lookahead_decay, steps) if pace.lookahead_every else None
+    optimizer = optax.chain(task.optimizer, freeze_after(pace.whitening_steps, "whitening_bias"))
+    return replace(task, optimizer=optimizer, lookahead=lookahead)

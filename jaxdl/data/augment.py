@@ -46,11 +46,13 @@ class Transform:
       mean: per channel (or one for all), pixels in 0 ... 1, of the training split only.
       std: likewise.
       augment: None for evaluation.
+      edge: what a crop shows beyond the image, "zeros" or "mirrored" (see `crop_flip`); resampling always shows zeros.
     """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     augment: AugmentConfig | None = None
+    edge: str = "zeros"
 
     @property
     def plain(self) -> bool:
@@ -70,7 +72,7 @@ class Transform:
           keys: [b] random keys, one per row.
         """
         config = self.augment
-        images = batch["image"] if config is None else geometric(batch["image"], keys, config)
+        images = batch["image"] if config is None else geometric(batch["image"], keys, config, self.edge)
         if config is not None and (config.contrast or config.noise):
             # the stored image's mean: one over the warped image would make XLA:CPU compute the warp twice
             centre = batch["image"].astype(jnp.float32).mean(axis=(1, 2, 3)) / 255.0
@@ -105,7 +107,7 @@ class Alternating(Transform):
         return {**batch, "image": jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)}
 
 
-def geometric(images: Array, keys: Array, config: AugmentConfig) -> Array:
+def geometric(images: Array, keys: Array, config: AugmentConfig, edge: str = "zeros") -> Array:
     """Crop, shift, rotation, scale and flip of `images` [b, H, W, C]; one bilinear resampling, or none if exact.
 
     Returns:
@@ -119,7 +121,7 @@ def geometric(images: Array, keys: Array, config: AugmentConfig) -> Array:
     offset = jnp.floor(drawn[:, :2] * (2 * crop + 1)).astype(jnp.int32) - crop
     flip = (drawn[:, 2] < 0.5) & config.flip
     if not resample:
-        return crop_flip(images, offset, flip, crop)
+        return crop_flip(images, offset, flip, crop, edge)
     signed = 2.0 * drawn - 1.0
     matrix = affine_matrix(jnp.deg2rad(config.rotate) * signed[:, 3], 1.0 + config.scale * signed[:, 4], flip)
     return affine_warp(images, matrix, config.shift * signed[:, 5:] + offset)

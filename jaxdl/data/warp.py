@@ -64,17 +64,19 @@ def affine_warp(images: Array, matrix: Array, shift: Array) -> Array:
     return (1 - weight_y) * upper + weight_y * lower
 
 
-def crop_flip(images: Array, shift: Array, flip: Array, padding: int) -> Array:
+def crop_flip(images: Array, shift: Array, flip: Array, padding: int, edge: str = "zeros") -> Array:
     """Shifts by whole pixels, then mirrors left to right where asked; exact, and ten times cheaper than a warp.
 
     Args:
       images: [B, H, W, C], any type, kept.
       shift: [B, 2] int32 (y, x) in [-padding, padding], by which the content moves before the mirroring.
       flip: [B] bool.
-      padding: pixels of zeros around the image; static.
+      padding: pixels around the image; static.
+      edge: what they show: "zeros", or "mirrored", the image itself, its outermost pixels not repeated.
     """
     height, width, channels = images.shape[1:]
-    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0))) if padding else images
+    mode = {"zeros": "constant", "mirrored": "reflect"}[edge]
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode) if padding else images
 
     def crop(image: Array, offset: Array) -> Array:
         return jax.lax.dynamic_slice(image, (padding - offset[0], padding - offset[1], 0), (height, width, channels))

@@ -7,7 +7,7 @@ VOCABULARY, CONTEXT = 50257, 1024
 SIZES = {"124M": (12, 12, 768), "355M": (24, 16, 1024), "774M": (36, 20, 1280), "1558M": (48, 25, 1600)}
 
 
-def gpt2(size: str = "124M", dropout: float = 0.0, fused: bool = False) -> TransformerLM:
+def gpt2(size: str = "124M", dropout: float = 0.0, fused: bool = False, vocabulary: int = VOCABULARY) -> TransformerLM:
     """GPT-2: normalised before each sublayer, learned positions, biases, tied scores.
 
     The GELU is the exact one, where the original has its approximation by a tanh. Parameters: 124,439,808, 354,823,168,
@@ -17,6 +17,7 @@ def gpt2(size: str = "124M", dropout: float = 0.0, fused: bool = False) -> Trans
       size: one of SIZES.
       dropout: see `Shape`.
       fused: see `Shape`.
+      vocabulary: V; nanoGPT takes 50,304, the next multiple of 64, whose matrices accelerators multiply faster.
 
     Raises:
       ValueError: there is no such size.
@@ -25,4 +26,4 @@ def gpt2(size: str = "124M", dropout: float = 0.0, fused: bool = False) -> Trans
         raise ValueError(f"GPT-2 has the sizes {', '.join(SIZES)}, got {size!r}")
     layers, heads, features = SIZES[size]
     shape = Shape(features, heads, dropout=dropout, fused=fused)
-    return TransformerLM(VOCABULARY, CONTEXT, shape, layers)
+    return TransformerLM(vocabulary, CONTEXT, shape, layers)

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxdl.nn.convolution import Conv
 from jaxdl.nn.normalization import BatchNorm
 from jaxdl.nn.pooling import global_avg_pool, max_pool
+from jaxdl.nn.space_to_depth import StemConv
 from jaxdl.nn.stored import stored
 
 Array = jax.Array
@@ -134,7 +135,7 @@ class ImageNetResNet(nn.Module):
         if self.depth not in IMAGENET:
             raise ValueError(f"depth of an ImageNet ResNet must be one of {', '.join(map(str, IMAGENET))}")
         blocks, bottleneck = IMAGENET[self.depth]
-        x = Conv(self.width, (7, 7), strides=2, padding=3, use_bias=False, name="stem")(x)
+        x = StemConv(self.width, (7, 7), strides=2, padding=3, use_bias=False, name="stem")(x)
         x = nn.relu(BatchNorm(name="stem_norm")(x, train))
         x = max_pool(x, 3, strides=2, padding=1)
         for stage, count in enumerate(self.blocks or blocks):

@@ -1,8 +1,10 @@
 """Pooling over windows and over whole maps."""
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,13 @@ import numpy as np
 from jax import lax
 
 from jaxdl.nn.convolution import Padding, Pads, explicit_padding, per_axis
+from jaxdl.target import target_platform
 
 Array = jax.Array
 Window = int | Sequence[int]
+
+# each tap of a window is one term of the gradient
+_FEW_TAPS = 16
 
 
 def max_pool(x: Array, window: Window, strides: Window | None = None, padding: Padding = "VALID") -> Array:
@@ -34,9 +40,66 @@ def max_pool(x: Array, window: Window, strides: Window | None = None, padding: P
             parts = [lax.slice_in_dim(x, k, stop, taps, axis) for k in range(taps)]
             x = functools.reduce(jnp.maximum, parts)
         return x
-    lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    if target_platform() == "gpu" and math.prod(window) <= _FEW_TAPS and x.size > 0:
+        return _max_of_taps(x, window, strides, pads)
     # a constant, not a traced value: only so does JAX see the maximum, which has a gradient
-    return lax.reduce_window(x, np.asarray(lowest, x.dtype), lax.max, *_reach(window, strides, pads))
+    return lax.reduce_window(x, _lowest(x.dtype), lax.max, *_reach(window, strides, pads))
+
+
+def _lowest(dtype: Any) -> np.ndarray:
+    return np.asarray(-np.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_of_taps(x: Array, window: tuple[int, ...], strides: tuple[int, ...], pads: Pads) -> Array:
+    """The maximum over windows that overlap, with a gradient of elementwise operations: XLA:GPU makes a scatter with one
+    atomic addition a window of that of `reduce_window`. Of equal maxima the first gets the gradient, as there."""
+    return _largest_tap(x, window, strides, pads)[0]
+
+
+def _largest_tap(x: Array, window: tuple[int, ...], strides: tuple[int, ...], pads: Pads) -> tuple[Array, Array]:
+    """The maxima, and the number of the tap of each window that holds it, uint8."""
+    padded = lax.pad(x, _lowest(x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)])
+    best, place = None, None
+    for number, part in enumerate(_taps(padded, window, strides)):
+        if best is None:
+            best, place = part, jnp.zeros(part.shape, jnp.uint8)
+        else:
+            place = jnp.where(part > best, jnp.uint8(number), place)
+            best = jnp.maximum(part, best)
+    assert best is not None and place is not None
+    return best, place
+
+
+def _taps(padded: Array, window: tuple[int, ...], strides: tuple[int, ...]) -> Iterator[Array]:
+    """What each tap of the windows sees, [B, *S', C]."""
+    positions = [(n - w) // s + 1 for n, w, s in zip(padded.shape[1:-1], window, strides, strict=True)]
+    for first in itertools.product(*map(range, window)):
+        last = [f + (n - 1) * s + 1 for f, n, s in zip(first, positions, strides, strict=True)]
+        yield lax.slice(padded, (0, *first, 0), (padded.shape[0], *last, padded.shape[-1]), (1, *strides, 1))
+
+
+def _max_forward(x, window, strides, pads):
+    best, place = _largest_tap(x, window, strides, pads)
+    return best, (place, x)
+
+
+def _max_backward(window, strides, pads, kept, g):
+    place, x = kept
+    sizes = [n + lo + hi for n, (lo, hi) in zip(x.shape[1:-1], pads, strict=True)]
+    total = jnp.zeros((), jnp.float32)
+    for number, first in enumerate(itertools.product(*map(range, window))):
+        spread = [
+            (f, size - f - (n - 1) * s - 1, s - 1)
+            for f, size, n, s in zip(first, sizes, g.shape[1:-1], strides, strict=True)
+        ]
+        part = jnp.where(place == number, g, jnp.zeros((), g.dtype)).astype(jnp.float32)
+        total = total + lax.pad(part, jnp.float32(0), [(0, 0, 0), *spread, (0, 0, 0)])
+    inner = tuple(slice(lo, lo + n) for n, (lo, _) in zip(x.shape[1:-1], pads, strict=True))
+    return (total[(slice(None), *inner)].astype(x.dtype),)
+
+
+_max_of_taps.defvjp(_max_forward, _max_backward)
 
 
 def avg_pool(x: Array, window: Window, strides: Window | None = None, padding: Padding = "VALID") -> Array:

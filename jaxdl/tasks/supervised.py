@@ -13,6 +13,7 @@ from jax import lax
 
 from jaxdl.engine.experiment import Metrics
 from jaxdl.engine.state import Mean, Net, State
+from jaxdl.lookahead import Lookahead
 from jaxdl.nn.context import batch_context
 from jaxdl.nn.halves import in_halves
 from jaxdl.nn.summary import example_inputs
@@ -49,6 +50,7 @@ class Supervised:
       dtype: compute dtype of layers that fix none; parameters stay float32.
       accumulate: micro-batches one update is made of; gradients of totals are summed and divided once.
       ema_decay: decay of the parameters' moving average, which is then what is judged; 0: none.
+      lookahead: slow weights, which are then what is judged, in the place of a moving average; None: none.
       axis: pmap's axis name, set by the engine.
     """
 
@@ -65,6 +67,7 @@ class Supervised:
     dtype: Any = None
     accumulate: int = 1
     ema_decay: float = 0.0
+    lookahead: Lookahead | None = None
     axis: str | None = None
 
     def init(self, key: Array, hyper: Mapping[str, Array]) -> State:
@@ -72,7 +75,7 @@ class Supervised:
         inputs = [jnp.zeros(each.shape, each.dtype) for each in example_inputs(self.example, 2)]
         variables = self.model.init({"params": key, "noise": key}, *inputs, train=False)
         params, stats = variables["params"], variables.get("batch_stats", {})
-        ema = (params, stats) if self.ema_decay else None
+        ema = (params, stats) if self.ema_decay or self.lookahead else None
         net = Net(params=params, stats=stats, opt=self.optimizer.init(params), ema=ema)
         return State(step=jnp.int32(0), nets={NET: net}, hyper=dict(hyper))
 
@@ -91,6 +94,8 @@ class Supervised:
         )
         params = optax.apply_updates(net.params, updates)
         ema = update_ema(net.ema, (params, stats), self.ema_decay, state.step) if self.ema_decay else net.ema
+        if self.lookahead:
+            ema, (params, stats) = self.lookahead(net.ema, (params, stats), state.step)
         net = net.replace(params=params, stats=stats, opt=opt, ema=ema)
         return state.replace(nets={NET: net}, local=state.local if kept is None else kept), metrics
 

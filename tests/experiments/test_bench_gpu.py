@@ -184,7 +184,7 @@ def test_the_whole_command_at_toy_size(in_this_process, tmp_path, monkeypatch, c
     assert found["suite"] == "gpu" and found["hardware"]["tiny"] is True
     (case,) = found["cases"]
     assert case["case"] == "gpt2/bfloat16" and case["kind"] == "mfu" and len(case["values"]) == 2
-    assert case["facts"]["form"] == "fused attention" and case["facts"]["tokens a second"] > 0
+    assert case["facts"]["form"] == "fused attention, 50,304 scores" and case["facts"]["tokens a second"] > 0
     assert "| toy of: GPT-2 124M" in ledger.bench_table(found)
     said = capsys.readouterr().out
     assert "gpt2/bfloat16" in said and "written: runs/bench-gpu-tiny.json" in said

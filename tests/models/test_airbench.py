@@ -57,7 +57,7 @@ def test_it_equals_pytorch(train, one_thread):
         running = stats[f"_Norm_{index}"]["BatchNorm_0"]
         moments = (None, None) if train else (tensor(running["mean"]), tensor(running["var"]))
         z = functional.batch_norm(z, *moments, training=train, eps=1e-12)
-        return functional.gelu(z + 8 * tensor(params[f"_Norm_{index}"]["bias"])[:, None, None])
+        return functional.gelu(z + 8 * tensor(params[f"_Norm_{index}"]["offset"][0])[:, None, None])
 
     def logits(z):
         z = functional.gelu(functional.conv2d(z, kernel(stats["whitening"]), tensor(params["whitening_bias"])))
