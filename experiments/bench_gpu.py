@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.bench_airbench import airbench
 from experiments.bench_measure import Bar, Result, Skipped, alternate, ratios, seconds_per_step, steps_for
 from experiments.bench_process import job
 from jaxdl.errors import UserError
@@ -23,7 +24,6 @@ LEAST = 15.0
 ENDLESS = 1 << 30
 # scores of GPT-2 with those that no token has, as in nanoGPT: a multiple of 64
 PADDED = 50304
-AIRBENCH = "airbench_cifar10:all"
 
 
 @dataclass(frozen=True)
@@ -268,63 +268,6 @@ def gpt2_124m(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
     )
 
 
-def airbench(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
-    """AIRBENCH in bfloat16 to its end, in one chunk, `repeats` seeds one after another, and their test accuracies.
-
-    Raises:
-      UserError: cifar10 is not prepared.
-    """
-    del seconds
-    from experiments import recipe_files
-    from experiments.bench_loops import Engine
-    from experiments.session import open_recipe
-
-    case, recipe = "airbench/cifar10", recipe_files.load(AIRBENCH)
-    config = recipe.config
-    if tiny:
-        small = dataclasses.replace(config.train, steps=2, batch_size=8, eval_batch_size=8)
-        model, data = (dataclasses.replace(config.model, widths=(4,)), dataclasses.replace(config.data, limit=64))
-        config = dataclasses.replace(config, train=small, model=model, data=data)
-    experiment = open_recipe(recipe, config, "bfloat16").experiment
-    phase, test = experiment.phases[0], experiment.final["test"]
-    engine = Engine(phase)
-    took, accuracies = [], []
-    for seed in range(repeats):
-        took.append(trained(engine, config.train.steps, case, "" if seed else traces, seed))
-        accuracies.append(float(engine.evaluate(test.replace(size=16) if tiny else test)["accuracy"][0]))
-    mean = float(np.mean(accuracies))
-    what = f"{AIRBENCH} on {experiment.data['name']}, bfloat16: seconds of training to {100 * mean:.2f} % on the test split"
-    facts = {
-        "test accuracies": accuracies,
-        "mean test accuracy": mean,
-        "updates": config.train.steps,
-        "seconds to compile, or to read compiled programs": engine.program.compile_seconds,
-    }
-    # whatever it took, a network that misses the accuracy misses the bar
-    bar = Bar(10.0 if mean >= 0.94 else 0.0, at_least=False)
-    return Result(case, what, "seconds", took, bar, {"jaxdl": took}, "seconds", facts=facts)
-
-
-def trained(engine: Any, steps: int, case: str, traces: str, seed: int = 0) -> float:
-    """Seconds in which a fresh engine trains from its beginning in one chunk, its program compiled before.
-
-    Args:
-      engine: a `bench_loops.Engine`.
-      steps: of the chunk.
-      case, traces: see `bench_profile.trace`; "": no trace.
-      seed: the first of the engine's.
-    """
-    from experiments.bench_profile import trace
-
-    engine(1)
-    if traces:
-        trace(engine, traces, case)
-    engine.restart(seed)
-    began = time.perf_counter()
-    engine(steps)
-    return time.perf_counter() - began
-
-
 # --- many seeds ---------------------------------------------------------------------------------------------------------
 
 
@@ -332,7 +275,7 @@ def ppo_seeds(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
     """PPO on CartPole, 1024 seeds in one program, trained to the end."""
     del repeats, seconds
     from experiments.agents import ppo_experiment
-    from experiments.bench_loops import Engine
+    from experiments.bench_loops import Engine, trained
     from experiments.recipes.cartpole_ppo import Config
 
     config, seeds = Config(), 2 if tiny else 1024

@@ -72,6 +72,26 @@ class Engine:
         return np.full((self.program.seeds,), value, np.int32)
 
 
+def trained(engine: Engine, steps: int, case: str, traces: str, seed: int = 0) -> float:
+    """Seconds in which a fresh engine trains from its beginning in one chunk, its program compiled before.
+
+    Args:
+      engine: of one phase.
+      steps: of the chunk.
+      case, traces: see `bench_profile.trace`; "": no trace.
+      seed: the first of the engine's.
+    """
+    from experiments.bench_profile import trace
+
+    engine(1)
+    if traces:
+        trace(engine, traces, case)
+    engine.restart(seed)
+    began = time.perf_counter()
+    engine(steps)
+    return time.perf_counter() - began
+
+
 def products_per_second(size: int = 2048, seconds: float = 0.5) -> float:
     """FLOP/s of the fastest of some float32 products of two square matrices, as many as fit into `seconds`."""
     product, one = jax.jit(jax.numpy.matmul), jax.numpy.ones((size, size), jax.numpy.float32)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdl.nn.dropout import Dropout
+from jaxdl.nn.embedding import Embed
 from jaxdl.nn.recurrent import RecurrentStack
 
 Array = jax.Array
@@ -61,7 +62,7 @@ class RecurrentLM(nn.Module):
           logits [B, T, V] of the token after each, and the carry after the last.
         """
         rate = self.dropout if dropout is None else dropout
-        x = nn.Embed(self.vocabulary, self.embedding, dtype=self.dtype)(tokens)
+        x = Embed(self.vocabulary, self.embedding, dtype=self.dtype)(tokens)
         x, carry = self._stack(name="layers")(x, carry, reset=reset, train=train, dropout=rate)
         x = Dropout(0.0)(x, train, rate)
         return nn.Dense(self.vocabulary, dtype=self.dtype, name="scores")(x), carry
@@ -103,7 +104,7 @@ class WindowLM(nn.Module):
     @nn.compact
     def __call__(self, tokens: Array, train: bool = False, dropout: Array | float | None = None) -> Array:
         """tokens [B, T] int32 -> logits [B, T, V] of the token after each."""
-        x = nn.Embed(self.vocabulary, self.embedding, dtype=self.dtype)(tokens)
+        x = Embed(self.vocabulary, self.embedding, dtype=self.dtype)(tokens)
         padded = jnp.pad(x, ((0, 0), (self.window - 1, 0), (0, 0)))
         shifted = [padded[:, k : k + tokens.shape[1]] for k in range(self.window)]
         x = nn.tanh(nn.Dense(self.features, dtype=self.dtype)(jnp.concatenate(shifted, axis=-1)))

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jaxdl.nn.attention import AdditiveAttention, over_positions
 from jaxdl.nn.dropout import Dropout
+from jaxdl.nn.embedding import Embed
 from jaxdl.nn.recurrent import Carry, Recurrent, RecurrentStack
 
 Array = jax.Array
@@ -69,8 +70,8 @@ class AttentionSeq2Seq(nn.Module):
         def dense(size: int, bias: bool = True) -> nn.Dense:
             return nn.Dense(size, bias, self.dtype)
 
-        self.source_embedding = nn.Embed(self.source_vocabulary, self.embedding, dtype=self.dtype)
-        self.target_embedding = nn.Embed(self.target_vocabulary, self.embedding, dtype=self.dtype)
+        self.source_embedding = Embed(self.source_vocabulary, self.embedding, dtype=self.dtype)
+        self.target_embedding = Embed(self.target_vocabulary, self.embedding, dtype=self.dtype)
         sizes = (self.features,) * self.layers
         self.encoder = RecurrentStack(sizes, self.cell, bidirectional=True, dtype=self.dtype)
         self.bridge = dense(self.features)

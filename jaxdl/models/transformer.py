@@ -16,6 +16,7 @@ from jaxdl.models.partition import transformer_rules
 from jaxdl.nn.activations import get_activation
 from jaxdl.nn.attention import KeyValue, MultiHeadAttention, causal_mask, over_positions, padding_mask
 from jaxdl.nn.dropout import Dropout
+from jaxdl.nn.embedding import Embed
 from jaxdl.nn.normalization import LayerNorm
 from jaxdl.nn.positions import Positions
 
@@ -205,7 +206,7 @@ class TransformerLM(nn.Module):
     def setup(self):
         shape = self.shape
         init = nn.initializers.normal(STD)
-        self.embedding = nn.Embed(self.vocabulary, shape.features, dtype=shape.dtype, embedding_init=init)
+        self.embedding = Embed(self.vocabulary, shape.features, dtype=shape.dtype, embedding_init=init)
         self.place = Positions(shape.positions, self.context, dtype=shape.dtype)
         self.blocks = [Block(shape, 2 * self.layers, causal=True) for _ in range(self.layers)]
         if shape.norm == "pre":
@@ -314,8 +315,8 @@ class EncoderDecoder(nn.Module):
         std = shape.features**-0.5 if shape.positions == "sinusoidal" else STD
         init = nn.initializers.normal(std)
 
-        def embedding(size: int) -> nn.Embed:
-            return nn.Embed(size, shape.features, dtype=shape.dtype, embedding_init=init)
+        def embedding(size: int) -> Embed:
+            return Embed(size, shape.features, dtype=shape.dtype, embedding_init=init)
 
         self.source_embedding = embedding(self.source_vocabulary)
         self.target_embedding = embedding(self.target_vocabulary)

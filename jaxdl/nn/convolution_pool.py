@@ -6,6 +6,9 @@ its channels side by side, is a linear function of the input under it: ⌈(T + k
 The product does (⌈(T + k − 1) / T⌉ · T / k)² times the arithmetic, 2.6 for T = 4 and 1.4 for T = 2 with k = 5, four
 times as fast, on arrays that unfold only as much. The pooled value is then the largest of a few groups of columns that
 lie in one row. Forward and backward pass of both layers with 128 images: 4.1 ms of one core against 9.0.
+
+CUDA takes it too: with many seeds in one program, a convolution would be one of as many groups, and cuDNN has no fast
+kernel for these.
 """
 
 import functools
@@ -63,7 +66,7 @@ def convolution_max_pool(x: Array, kernel: Array, *, window: int = 2, padding: A
         return plain(x, kernel)
     pads = explicit_padding(padding, x.shape[1:-1], kernel.shape[:-2], (1, 1), (1, 1))
     tiled = functools.partial(_in_tiles, window=window, tile=tile, pads=pads, pooled=shape[1:3])
-    return lax.platform_dependent(x, kernel, cpu=tiled, default=plain)
+    return lax.platform_dependent(x, kernel, cpu=tiled, cuda=tiled, default=plain)
 
 
 def _tile_size(kernel: tuple[int, ...], window: int) -> int:

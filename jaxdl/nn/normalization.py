@@ -130,14 +130,20 @@ def _mean_over_channels(x: Array) -> Array:
 
 
 def _layer_norm_forward(x, scale, epsilon):
-    centred = x - _mean_over_channels(x)
+    mean = _mean_over_channels(x)
+    centred = x - mean
     factor = lax.rsqrt(_mean_over_channels(jnp.square(centred)) + epsilon)
     normal = centred * factor
-    return normal * scale, (normal, factor, scale)
+    # an accelerator reads the input again, which is there in half as many bytes, sooner than it keeps another array
+    kept = normal if target_platform() == "cpu" else (x, mean)
+    return normal * scale, (kept, factor, scale)
 
 
 def _layer_norm_backward(epsilon, kept, gradient):
     normal, factor, scale = kept
+    if isinstance(normal, tuple):
+        x, mean = normal
+        normal = (x - mean) * factor
     product = gradient * normal
     rows = product.reshape(-1, product.shape[-1])
     dscale = (jnp.ones((1, len(rows))) @ rows)[0] if target_platform() == "cpu" else rows.sum(0)

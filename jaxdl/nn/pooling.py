@@ -60,14 +60,11 @@ def _max_of_taps(x: Array, window: tuple[int, ...], strides: tuple[int, ...], pa
 def _largest_tap(x: Array, window: tuple[int, ...], strides: tuple[int, ...], pads: Pads) -> tuple[Array, Array]:
     """The maxima, and the number of the tap of each window that holds it, uint8."""
     padded = lax.pad(x, _lowest(x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)])
-    best, place = None, None
-    for number, part in enumerate(_taps(padded, window, strides)):
-        if best is None:
-            best, place = part, jnp.zeros(part.shape, jnp.uint8)
-        else:
-            place = jnp.where(part > best, jnp.uint8(number), place)
-            best = jnp.maximum(part, best)
-    assert best is not None and place is not None
+    first, *others = _taps(padded, window, strides)
+    best, place = first, jnp.zeros(first.shape, jnp.uint8)
+    for number, part in enumerate(others, 1):
+        place = jnp.where(part > best, jnp.uint8(number), place)
+        best = jnp.maximum(part, best)
     return best, place
 
 

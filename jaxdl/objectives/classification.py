@@ -6,8 +6,14 @@ whatever the precision of the logits, and hold for logits as large as +-1e4.
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+from jaxdl.target import target_platform
 
 Array = jax.Array
+
+# from this many classes on, logits are what a GPU reads and writes most
+_MANY_CLASSES = 1024
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float | Array = 0.0) -> Array:
@@ -24,8 +30,10 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float |
     Returns:
       float32 [B, ...], in nats.
     """
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     classes = logits.shape[-1]
+    if target_platform() == "gpu" and classes >= _MANY_CLASSES:
+        return _nll_by_sums(logits, labels, jnp.asarray(label_smoothing, jnp.float32))
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     chosen = labels[..., None] == jnp.arange(classes)
     # where, not a product with a one-hot vector: forbidden classes may have log p = -inf
     nll = -jnp.where(chosen, log_p, 0.0).sum(axis=-1)
@@ -33,6 +41,44 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float |
     uniform = jnp.where(smoothing > 0, -log_p.mean(axis=-1), 0.0)
     loss = (1 - smoothing) * nll + smoothing * uniform
     return jnp.where((labels >= 0) & (labels < classes), loss, jnp.nan)
+
+
+def _sums(logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """log sum_k exp z_k, z_label and the mean of z, each [B, ...], in two passes over the logits."""
+    z = logits.astype(jnp.float32)
+    largest = lax.stop_gradient(z.max(axis=-1, keepdims=True))
+    total = jnp.log(jnp.exp(z - largest).sum(axis=-1)) + largest[..., 0]
+    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
+    return total, jnp.where(chosen, z, 0.0).sum(axis=-1), z.mean(axis=-1)
+
+
+@jax.custom_vjp
+def _nll_by_sums(logits: Array, labels: Array, smoothing: Array) -> Array:
+    """`softmax_cross_entropy` whose gradient is computed from the logits and one number of each row: nothing as large as
+    the logits is kept, which for a language model are gigabytes."""
+    return _nll_forward(logits, labels, smoothing)[0]
+
+
+def _nll_forward(logits, labels, smoothing):
+    total, own, mean = _sums(logits, labels)
+    valid = (labels >= 0) & (labels < logits.shape[-1])
+    uniform = jnp.where(smoothing > 0, total - mean, 0.0)
+    loss = (1 - smoothing) * (total - own) + smoothing * uniform
+    return jnp.where(valid, loss, jnp.nan), (logits, labels, smoothing, total, own, mean)
+
+
+def _nll_backward(kept, g):
+    logits, labels, smoothing, total, own, mean = kept
+    classes = logits.shape[-1]
+    g = jnp.where((labels >= 0) & (labels < classes), g, 0.0)
+    p = jnp.exp(logits.astype(jnp.float32) - total[..., None])
+    chosen = labels[..., None] == jnp.arange(classes)
+    by_logits = (p - jnp.where(chosen, 1 - smoothing, 0.0) - smoothing / classes) * g[..., None]
+    by_smoothing = (g * (own - jnp.where(smoothing > 0, mean, total))).sum()
+    return by_logits.astype(logits.dtype), None, by_smoothing
+
+
+_nll_by_sums.defvjp(_nll_forward, _nll_backward)
 
 
 def bernoulli_nll(logits: Array, targets: Array) -> Array:
