@@ -260,7 +260,7 @@ def gpt2_124m(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
             "fused attention, 50,304 scores": functools.partial(_gpt2, True, True),
             "plain attention, 50,257 scores": functools.partial(_gpt2, False, False),
         },
-        (32, 16, 8, 4),
+        (64, 32, 16, 8, 4),
         tiny,
         repeats,
         seconds,

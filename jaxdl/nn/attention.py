@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from jaxdl.nn.dense import JointDense
 from jaxdl.nn.dropout import Dropout
 from jaxdl.nn.positions import rotary
 from jaxdl.target import target_platform
@@ -126,10 +127,9 @@ class MultiHeadAttention(nn.Module):
         def project(init: Initializer) -> nn.Dense:
             return nn.Dense(self.features, self.use_bias, self.dtype, kernel_init=init)
 
-        def project_together(parts: int) -> nn.DenseGeneral:
-            # one product, but kernels [D, parts, D]: a part of the last axis holds the same heads of each
-            features = (parts, self.features)
-            return nn.DenseGeneral(features, use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init)
+        def project_together(parts: int) -> JointDense:
+            # a part of the last axis holds the same heads of each
+            return JointDense(parts, self.features, self.use_bias, self.dtype, self.kernel_init)
 
         if self.memory:
             self.query, self.key_value = project(self.kernel_init), project_together(2)
@@ -186,10 +186,10 @@ class MultiHeadAttention(nn.Module):
         """Keys and values of a memory [B, S, D], to be computed once for all queries."""
         return KeyValue(*self._heads(self.key_value, memory))
 
-    def _heads(self, project: nn.DenseGeneral, x: Array) -> list[Array]:
+    def _heads(self, project: JointDense, x: Array) -> list[Array]:
         """[B, T, D] -> [B, H, T, d] for each part that is projected together."""
-        y = over_positions(project, x)
-        return [split_heads(part[..., 0, :], self.heads) for part in jnp.split(y, y.shape[-2], axis=-2)]
+        parts = project(x.reshape(-1, x.shape[-1]))
+        return [split_heads(part.reshape(*x.shape[:-1], -1), self.heads) for part in parts]
 
 
 class AdditiveAttention(nn.Module):

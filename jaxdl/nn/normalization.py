@@ -141,13 +141,16 @@ def _layer_norm_forward(x, scale, epsilon):
 
 def _layer_norm_backward(epsilon, kept, gradient):
     normal, factor, scale = kept
+    apart = normal
     if isinstance(normal, tuple):
         x, mean = normal
         normal = (x - mean) * factor
-    product = gradient * normal
-    rows = product.reshape(-1, product.shape[-1])
+        # computed twice rather than written out in float32 for the sum over rows
+        centre, width = lax.optimization_barrier((mean, factor))
+        apart = (x - centre) * width
+    rows = (gradient * apart).reshape(-1, gradient.shape[-1])
     dscale = (jnp.ones((1, len(rows))) @ rows)[0] if target_platform() == "cpu" else rows.sum(0)
-    scaled = gradient * scale
+    product, scaled = gradient * normal, gradient * scale
     dx = factor * (scaled - _mean_over_channels(scaled) - normal * _mean_over_channels(product * scale))
     return dx, dscale
 

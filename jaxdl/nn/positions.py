@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxdl.target import target_platform
+
 Array = jax.Array
 
 POSITIONS = ("learned", "sinusoidal", "rotary", "none")
@@ -85,6 +87,10 @@ class Positions(nn.Module):
             table = sinusoidal(self.length, x.shape[-1])
         else:
             return x
+        if target_platform() == "gpu":
+            # the gradient of a broadcast, a sum over rows, would make XLA:GPU keep all that x becomes with the rows last
+            places = jnp.broadcast_to(jnp.asarray(start) + jnp.arange(x.shape[1]), x.shape[:2])
+            return x + jnp.take(table, places, axis=0, mode="clip").astype(x.dtype)
         return x + jax.lax.dynamic_slice_in_dim(table, start, x.shape[1]).astype(x.dtype)
 
 

@@ -94,7 +94,6 @@ def _flops(kind: str, own: dict[str, tuple[int, ...]], shape: tuple[int, ...], b
     if "recurrent_kernel" in own:
         return 2 * (math.prod(own["kernel"]) + math.prod(own["recurrent_kernel"])) * (values // shape[-1])
     if "kernel" in own:
-        outputs = math.prod(own["kernel"][1:]) if kind == "DenseGeneral" else own["kernel"][-1]
-        positions = values // outputs
-        return 2 * math.prod(own["kernel"]) * positions + (values if "bias" in own else 0)
+        positions = values // own["kernel"][-1]
+        return (2 * math.prod(own["kernel"]) + math.prod(own.get("bias", (0,)))) * positions
     return values * (2 if kind == "BatchNorm" else 1)
