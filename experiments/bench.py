@@ -1,6 +1,7 @@
 """Measures jaxdl on this machine: `python -m experiments.bench --suite=cpu|families|recipes|scaling|seeds|startup|sweep|gpu`."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -45,7 +46,9 @@ class BenchFlags:
 
     suite: str = option("cpu", "what is measured", choices=tuple(SUITES))
     cases: tuple[str, ...] = option(
-        (), "only these cases, or groups of them (torch, overhead/mlp_64); suite recipes: any"
+        (),
+        "only these cases, or groups of them (torch, overhead/mlp_64); the others stay in the JSON file as they are; "
+        "suite recipes: any",
     )
     repeats: int = option(0, "pairs of measurements of each case; 0: what is usual for it", minimum=0)
     seconds: float = option(
@@ -106,12 +109,30 @@ def main(arguments: cli.Arguments) -> int:
         print(f"{time.perf_counter() - began:6.0f} s  {result.case}", flush=True)
     machine["cores_in_use_after"] = cores_in_use()
     path = output(flags)
-    write(path, document(flags.suite, arguments.command, machine, found, time.perf_counter() - began))
+    write(
+        path,
+        _with_others(
+            path, flags, document(flags.suite, arguments.command, machine, found, time.perf_counter() - began)
+        ),
+    )
     drawn = bench_scaling.draw(found, path) if flags.suite == "scaling" else []
     print(f"\n{_table(flags.suite)(found)}\n\nwritten: {', '.join(map(str, [path, *drawn]))}")
     if flags.profile:
         print(bench_profile.how_to_open(traces(flags)))
     return 0
+
+
+def _with_others(path: Path, flags: Any, content: dict[str, Any]) -> dict[str, Any]:
+    """The file's content: after some --cases only, with the others that it holds already."""
+    from experiments.bench_measure import joined
+
+    if not flags.cases or not path.exists():
+        return content
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        return joined(old, content, SUITES[flags.suite]) if old["suite"] == flags.suite else content
+    except (ValueError, KeyError, TypeError):  # no results file
+        return content
 
 
 def facts_of(flags: Any) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import numpy as np
 from experiments import bench_profile
 
 FORMAT = 1
+# what a results file says of the call that measured
+_OF_A_CALL = ("command", "hardware", "versions", "git", "wall_time_s")
 # processor time is what a process itself used: on a machine that others use too it is the fairer one, for one thread
 CLOCKS = ("wall", "processor")
 OTHERS = ("torch", "scikit-learn", "stable-baselines3")
@@ -265,6 +267,25 @@ def document(
         "wall_time_s": seconds,
         "cases": [case.to_json() for case in cases],
     }
+
+
+def joined(old: Mapping[str, Any], new: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    """A results file after some of its cases were measured again: `new`, and of `old` the cases that it did not measure.
+
+    A case that the file's own call did not measure says under "call" which one did. One that could not be measured this time
+    does not replace a measurement.
+
+    Args:
+      old, new: from `document`, of one suite.
+      order: names of the suite's cases; others come last.
+    """
+    call = {name: old[name] for name in _OF_A_CALL}
+    there = {case["case"] for case in old["cases"] if "skipped" not in case}
+    fresh = [case for case in new["cases"] if "skipped" not in case or case["case"] not in there]
+    again = {case["case"] for case in fresh}
+    cases = [*fresh, *({"call": call} | case for case in old["cases"] if case["case"] not in again)]
+    place = {name: number for number, name in enumerate(order)}
+    return {**new, "cases": sorted(cases, key=lambda case: place.get(case["case"], len(place)))}
 
 
 def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results" / "recipes.json"
 README = ROOT / "README.md"
 # name of a table of speed in the README's marks -> results file
-BENCH_TABLES = {"bench": "bench-cpu.json", "bench-families": "bench-families.json"}
+BENCH_TABLES = {"bench": "bench-cpu.json", "bench-families": "bench-families.json", "bench-gpu": "bench-gpu.json"}
 FINISHED = ("done", "diverged")
 
 
@@ -226,10 +226,17 @@ def bench_table(document: dict) -> str:
         if "skipped" in case:
             rows.append(f"| {case['case']} | not measured: {case['skipped']} | – |")
             continue
-        low, high = case["quartiles"]
         text = case["what"].replace("|", "/")
-        rows.append(f"| {text} | {case['median']:.2f} ({low:.2f} – {high:.2f}) | {shown_bar(case['bar'])} |")
+        middle, low, high = (shown_value(case["kind"], value) for value in (case["median"], *case["quartiles"]))
+        rows.append(f"| {text} | {middle} ({low} – {high}) | {shown_bar(case['bar'])} |")
     return "\n".join([*rows, "", machine_line(document["hardware"])])
+
+
+def shown_value(kind: str, value: float) -> str:
+    """A value of a case's kind: "7,671" a second, "45.3 %" of the peak, "1.77" times."""
+    if kind == "mfu":
+        return f"{100 * value:.1f} %"
+    return f"{value:,.0f}" if kind == "rate" else f"{value:.2f}"
 
 
 def shown_bar(bar: dict | None) -> str:

@@ -11,7 +11,7 @@ With W = warmup_steps, s = t - W, S = max(total_steps - W, 1) and f = floor: for
     linear        1 - (1 - f) min(s / S, 1)
     cosine        f + (1 - f) (1 + cos(pi min(s / S, 1))) / 2              (Loshchilov & Hutter 2017, one cycle)
     one_cycle     half cosines 1/25 -> 1 over the first peak_fraction of S, then 1 -> 4e-6      (Smith & Topin 2018)
-    triangle      straight lines 1/5 -> 1 over the first peak_fraction of S, then 1 -> f        (Jordan 2024, airbench94)
+    triangle      straight lines 1/5 -> 1 over floor(peak_fraction S) updates, then 1 -> f at S  (Jordan 2024, airbench94)
     inverse_sqrt  sqrt(V / max(t + 1, V)), V = max(W, 1): with the warm-up eq. 3 of Vaswani et al. 2017
 """
 
@@ -83,9 +83,10 @@ def learning_rate_shape(
             down = _half_cosine((s / span - peak_fraction) / (1 - peak_fraction), 1.0, ONE_CYCLE_END)
             return jnp.where(s < peak_fraction * span, up, down)
         if name == "triangle":
-            up = TRIANGLE_START + (1 - TRIANGLE_START) * s / (peak_fraction * span)
-            down = 1 - (1 - floor) * jnp.minimum((s / span - peak_fraction) / (1 - peak_fraction), 1)
-            return jnp.where(s < peak_fraction * span, up, down)
+            peak = max(math.floor(peak_fraction * span), 1)
+            up = TRIANGLE_START + (1 - TRIANGLE_START) * s / peak
+            down = 1 - (1 - floor) * jnp.minimum((s - peak) / max(span - peak, 1), 1)
+            return jnp.where(s < peak, up, down)
         if name == "inverse_sqrt":
             return jnp.sqrt(max(warmup_steps, 1) / jnp.maximum(t + 1, max(warmup_steps, 1)))
         return jnp.ones_like(s)

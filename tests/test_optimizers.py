@@ -12,6 +12,7 @@ from jaxdl.optimizers import (
     OptimizerConfig,
     depends_on_total_steps,
     describe,
+    freeze_after,
     hyper_parameters,
     make_optimizer,
     update_ema,
@@ -334,6 +335,20 @@ def test_a_call_without_what_is_needed_says_so():
         params = {"w": jnp.ones(2)}
         with pytest.raises(ValueError, match="needs `value_fn`" if given else "needs `hyper`"):
             tx.update(params, tx.init(params), params, **given)
+
+
+def test_what_is_frozen_stays_and_the_rest_moves_on():
+    config = OptimizerConfig(name="momentum", learning_rate=0.1)
+    optimizer = optax.chain(make_optimizer(config, 10), freeze_after(2, "bias"))
+    params = {"layer": {"bias": jnp.zeros(2), "kernel": jnp.zeros((2, 2))}}
+    state, seen = optimizer.init(params), []
+    hyper = {name: jnp.float32(value) for name, value in hyper_parameters(config).items()}
+    for _ in range(4):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params, hyper=hyper)
+        params = optax.apply_updates(params, updates)
+        seen.append((float(params["layer"]["bias"][0]), float(params["layer"]["kernel"][0, 0])))
+    # v <- 0.9 v - 0.1
+    np.testing.assert_allclose(seen, [(-0.1, -0.1), (-0.29, -0.29), (-0.29, -0.561), (-0.29, -0.9049)], rtol=1e-5)
 
 
 def test_describe_and_total_steps():

@@ -22,6 +22,11 @@ def one_cycle(x):
     return 4e-6 + (1 - 4e-6) * (1 + math.cos(math.pi * x)) / 2
 
 
+def triangle(s, span):
+    peak = math.floor(0.23 * span)
+    return 0.2 + 0.8 * s / peak if s < peak else 1 - 0.93 * (min(s, span) - peak) / (span - peak)
+
+
 # name -> (settings, value at s updates after a warm-up of w, at update t)
 CLOSED = {
     "constant": ({}, lambda s, t, w: 1.0),
@@ -30,6 +35,7 @@ CLOSED = {
     "linear": ({"floor": 0.1}, lambda s, t, w: 1 - 0.9 * min(s / (TOTAL - w), 1)),
     "cosine": ({"floor": 0.1}, lambda s, t, w: 0.1 + 0.9 * (1 + math.cos(math.pi * min(s / (TOTAL - w), 1))) / 2),
     "one_cycle": ({}, lambda s, t, w: one_cycle(s / (TOTAL - w))),
+    "triangle": ({"floor": 0.07, "peak_fraction": 0.23}, lambda s, t, w: triangle(s, TOTAL - w)),
     "inverse_sqrt": ({}, lambda s, t, w: math.sqrt(max(w, 1) / max(t + 1, w, 1))),
 }
 

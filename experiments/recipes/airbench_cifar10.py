@@ -123,7 +123,7 @@ def build(config: Config) -> Experiment:
     images = open_images(config.data, config.augment)
     plain = images.transform
     model = Airbench(len(images.dataset.classes), config.model.widths, views=config.model.views)
-    task = _paced(task_for(images, model, config.optimizer, config.train), config)
+    task = paced(task_for(images, model, config.optimizer, config.train), config)
     train = images.dataset.splits[config.pace.split]
     first = {"image": train["image"][:WHITENED]}
     shown = Resident.of(first, 1, shuffle=False, transform=plain).take(range(len(first["image"])))["image"]
@@ -134,7 +134,7 @@ def build(config: Config) -> Experiment:
     return experiment_for(config, (phase,), images, reported="last")
 
 
-def _paced(task: Supervised, config: Config) -> Supervised:
+def paced(task: Supervised, config: Config) -> Supervised:
     """The task with Lookahead, and a whitening layer whose bias is frozen after a while."""
     pace, steps = config.pace, max(config.train.steps, 1)
     lookahead = Lookahead(pace.lookahead_every, pace.lookahead_decay, steps) if pace.lookahead_every else None

@@ -51,12 +51,13 @@ def test_a_quarter_turn_and_doubling_have_closed_forms():
     np.testing.assert_allclose(doubled[0, 1::2, 1::2, 0], square[0, 2:5, 2:5, 0], atol=1e-3)
 
 
-def test_crop_flip_equals_padding_and_slicing():
+@pytest.mark.parametrize(("edge", "mode"), [("zeros", "constant"), ("mirrored", "reflect")])
+def test_crop_flip_equals_padding_and_slicing(edge, mode):
     shift = np.array([[0, 0], [2, -3], [-3, 3], [3, 1], [-1, -2], [0, 2]])
     flip = np.array([0, 1, 0, 1, 1, 0], bool)
-    ours = crop_flip(jnp.asarray(IMAGES), jnp.asarray(shift), jnp.asarray(flip), 3)
+    ours = crop_flip(jnp.asarray(IMAGES), jnp.asarray(shift), jnp.asarray(flip), 3, edge)
     assert ours.dtype == jnp.uint8
-    padded = np.pad(IMAGES, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    padded = np.pad(IMAGES, ((0, 0), (3, 3), (3, 3), (0, 0)), mode)
     for i, (y, x) in enumerate(shift):
         expected = padded[i, 3 - y : 12 - y, 3 - x : 15 - x]
         np.testing.assert_array_equal(ours[i], expected[:, ::-1] if flip[i] else expected)
@@ -68,6 +69,14 @@ def test_random_crops_reach_every_offset_equally_often():
     moved = np.asarray(geometric(jnp.asarray(images), keys_of(4000), AugmentConfig(crop=2)))
     counts = moved[..., 0].astype(int).sum(0) // 255
     assert counts.sum() == 4000 and stats.chisquare(counts.ravel()).pvalue > 1e-3
+
+
+def test_a_transform_crops_with_its_edge():
+    images, keys = jnp.asarray(IMAGES), keys_of(len(IMAGES))
+    transform = Transform(augment=AugmentConfig(crop=3), edge="mirrored")
+    ours = transform({"image": images}, keys)["image"] * 255.0
+    np.testing.assert_allclose(ours, geometric(images, keys, AugmentConfig(crop=3), "mirrored"), atol=1e-3)
+    assert (np.asarray(ours) != np.asarray(geometric(images, keys, AugmentConfig(crop=3)))).any()
 
 
 def test_flips_are_fair_and_exact_and_off_by_default():

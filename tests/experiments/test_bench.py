@@ -1,5 +1,6 @@
 """`bench`: its statistics against NumPy, SciPy and known distributions, its JSON file, its small cases for real."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -19,6 +20,7 @@ from experiments.bench_measure import (
     alternate,
     cores_in_use,
     document,
+    joined,
     quartiles,
     ratios,
     steps_for,
@@ -36,6 +38,26 @@ def a_result(**changes):
     values = ratios(measurements["theirs"], measurements["ours"])
     known = {"unit": "seconds a step", "facts": {"steps": 3}}
     return Result("a/b", "what", "speed-up", values, Bar(1.6, goal=2.5), measurements, **{**known, **changes})
+
+
+def test_cases_measured_again_join_the_others():
+    """The newest measurement of each case, and by which call; what could not be measured replaces nothing."""
+
+    def call(command, *cases):
+        whole = document("gpu", command, {"cpu": command}, cases, 1.0)
+        return json.loads(json.dumps(whole))
+
+    def named(name, value=1.0):
+        return dataclasses.replace(a_result(), case=name, values=[value])
+
+    first = call("first", named("a/1"), named("a/2"), Skipped("a/3", "no time"))
+    second = joined(first, call("second", named("a/2", 2.0), Skipped("a/1", "no memory")), ("a/1", "a/2", "a/3"))
+    third = joined(second, call("third", named("a/3", 3.0)), ("a/1", "a/2", "a/3"))
+    assert [case["case"] for case in third["cases"]] == ["a/1", "a/2", "a/3"]
+    assert [case["median"] for case in third["cases"]] == [1.0, 2.0, 3.0]
+    assert third["command"] == "third" and "call" not in third["cases"][2]
+    assert [case["call"]["command"] for case in third["cases"][:2]] == ["first", "second"]
+    assert third["cases"][0]["call"]["hardware"] == {"cpu": "first"}
 
 
 def test_quartiles_of_a_known_sample():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdl.nn.activations import ACTIVATIONS, get_activation, maxout
+from jaxdl.target import compiling_for
 
 X = np.concatenate([np.linspace(-6, 6, 41), [-1e4, 1e4]]).astype(np.float32)
 GELU = np.vectorize(lambda x: x * 0.5 * (1 + __import__("math").erf(x / np.sqrt(2))))
@@ -33,13 +34,14 @@ REFERENCES = {
 }
 
 
-@pytest.mark.parametrize("name", REFERENCES)
-def test_value_and_derivative_equal_the_equation(name):
+@pytest.mark.parametrize(("name", "platform"), [*((name, "cpu") for name in REFERENCES), ("gelu", "gpu")])
+def test_value_and_derivative_equal_the_equation(name, platform):
     value, derivative = REFERENCES[name]
     f = get_activation(name)
     x = X.astype(np.float64)
-    np.testing.assert_allclose(f(jnp.asarray(X), True), value(x), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(jax.vmap(jax.grad(f))(jnp.asarray(X)), derivative(x), rtol=1e-4, atol=1e-6)
+    with compiling_for(platform):
+        np.testing.assert_allclose(f(jnp.asarray(X), True), value(x), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(jax.vmap(jax.grad(f))(jnp.asarray(X)), derivative(x), rtol=1e-4, atol=1e-6)
 
 
 def test_the_registry_is_complete():

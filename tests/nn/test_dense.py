@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxdl.nn.dense import product
+from jaxdl.nn.dense import JointDense, product
 
 KEY = jax.random.key(0)
 
@@ -46,3 +46,20 @@ def test_second_derivatives_and_vmap_are_those_of_the_plain_layer():
     )
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_joint_layers_are_flaxs_general_one_with_its_parts_apart(use_bias):
+    """The same parameters under the same names from the same key, and gradients by them."""
+    x = jax.random.normal(KEY, (6, 5))
+    ours, flaxs = JointDense(3, 4, use_bias), nn.DenseGeneral((3, 4), use_bias=use_bias)
+    params = ours.init(jax.random.key(1), x)
+    jax.tree.map(np.testing.assert_array_equal, params, flaxs.init(jax.random.key(1), x))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+
+    parts = ours.apply(params, x)
+    assert [part.shape for part in parts] == [(6, 4)] * 3
+    np.testing.assert_allclose(jnp.stack(parts, 1), flaxs.apply(params, x), atol=1e-6)
+    grads = jax.grad(lambda p: jnp.sin(jnp.stack(ours.apply(p, x))).sum())(params)
+    wanted = jax.grad(lambda p: jnp.sin(flaxs.apply(p, x)).sum())(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, wanted)

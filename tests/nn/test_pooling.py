@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdl.nn.pooling import avg_pool, global_avg_pool, global_max_pool, lp_pool, max_pool
+from jaxdl.target import compiling_for
 
 X = np.random.default_rng(0).normal(size=(3, 7, 6, 4)).astype(np.float32)
 GEOMETRIES = [(2, None, 0), (3, 2, 1), (2, 1, 0), ((3, 2), (2, 3), 0), (3, 3, 1)]
@@ -38,6 +39,23 @@ def test_values_and_gradients_equal_pytorch(kind, window, strides, padding):
     ty.backward(torch.tensor(channels_first(g)))
     np.testing.assert_allclose(channels_first(y), ty.detach().numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(channels_first(dx), tx.grad.numpy(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("window", "strides", "padding"), [(3, 2, 1), (3, 1, "SAME"), (2, 1, 0), ((3, 2), (2, 3), 1)])
+def test_a_gpus_form_is_reduce_windows_and_makes_no_scatter(window, strides, padding):
+    """Equal maxima too, which these images of few values have."""
+    x = jnp.asarray(X.round())
+
+    def total(x):
+        return jnp.sin(max_pool(x, window, strides, padding)).sum()
+
+    wanted = jax.value_and_grad(total)(x)
+    with compiling_for("gpu"):
+        program = jax.jit(jax.value_and_grad(total)).lower(x)
+        found = jax.value_and_grad(total)(x)
+    assert "scatter" not in program.as_text() and "reduce_window" not in program.as_text()
+    for ours, plain in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("pool", [max_pool, avg_pool])

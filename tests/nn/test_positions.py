@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdl.nn.positions import Positions, rotary, sinusoidal
+from jaxdl.target import compiling_for
 
 
 def test_sinusoidal_is_the_papers_formula_number_by_number():
@@ -63,3 +64,16 @@ def test_what_cannot_be_is_said():
         Positions("absolute", 4).init(jax.random.key(0), jnp.ones((1, 2, 4)))
     with pytest.raises(ValueError, match="5 tokens"):
         Positions("learned", 4).init(jax.random.key(0), jnp.ones((1, 5, 4)))
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_gpu_looks_positions_up_and_adds_the_same(start):
+    module, x = Positions("learned", 9), jnp.asarray(np.random.default_rng(3).normal(size=(4, 5, 6)), jnp.float32)
+    params = module.init(jax.random.key(0), x)
+
+    def both(params):
+        return jax.value_and_grad(lambda params: jnp.sin(module.apply(params, x, start)).sum())(params)
+
+    wanted = both(params)
+    with compiling_for("gpu"):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), both(params), wanted)

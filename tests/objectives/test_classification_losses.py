@@ -14,6 +14,7 @@ from jaxdl.objectives.classification import (
     softmax_cross_entropy,
     top_k_accuracy,
 )
+from jaxdl.target import compiling_for
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(8, 5)) * 3
@@ -51,6 +52,32 @@ def test_gradient_of_softmax_and_cross_entropy_is_p_minus_q(smoothing):
     gradient = jax.grad(lambda z: softmax_cross_entropy(z, jnp.asarray(LABELS), smoothing).sum())(jnp.float32(LOGITS))
     q = (1 - smoothing) * np.eye(5)[LABELS] + smoothing / 5
     np.testing.assert_allclose(gradient, special.softmax(LOGITS, axis=-1) - q, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_gpus_form_for_many_classes_is_the_same_function(smoothing):
+    """Gradients by the logits and by the smoothing, a label that does not exist, and logits of a forbidden class."""
+    logits = jnp.float32(RNG.normal(size=(3, 4, 1500)) * 5).at[0, 0, 7].set(-jnp.inf)
+    labels = jnp.asarray(RNG.integers(8, 1500, (3, 4))).at[1, 1].set(1500)
+    weights = jnp.float32(RNG.normal(size=(3, 4)))
+
+    def total(z, s):
+        losses = softmax_cross_entropy(z, labels, s)
+        if smoothing:
+            losses = losses.at[0, 0].set(0.0)  # infinite there
+        return (jnp.where(jnp.isnan(losses), 0.0, losses) * weights).sum(), losses
+
+    def found():
+        return jax.value_and_grad(total, (0, 1), has_aux=True)(logits, jnp.float32(smoothing))
+
+    (wanted, plain), plain_gradients = found()
+    with compiling_for("gpu"):
+        (ours, losses), gradients = found()
+    assert np.isnan(losses[1, 1]) and np.isnan(plain[1, 1])
+    np.testing.assert_allclose(ours, wanted, rtol=1e-5)
+    np.testing.assert_allclose(losses, plain, rtol=1e-5)
+    np.testing.assert_allclose(gradients[1], plain_gradients[1], rtol=1e-4)
+    np.testing.assert_allclose(gradients[0], plain_gradients[0], atol=1e-6)
 
 
 def test_softmax_jacobian():

@@ -1,0 +1,153 @@
+"""airbench_cifar10 against the published network in PyTorch, update by update; what `bench` says of the two."""
+
+import dataclasses
+import pathlib
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from experiments import bench_torch_airbench
+from experiments.bench_airbench import no_worse
+from experiments.bench_torch_airbench import MOMENTUM, Airbench
+from experiments.recipes import airbench_cifar10 as recipe
+from jaxdl.lookahead import Lookahead
+from jaxdl.models.airbench import Airbench as Network
+from jaxdl.models.airbench import whitening_kernel
+from jaxdl.optimizers import hyper_parameters, make_optimizer
+from jaxdl.tasks.classification import classification
+from jaxdl.tasks.supervised import NET
+
+WIDTHS, BATCH, COUNT, STEPS = (6, 4, 4), 8, 24, 14
+LARGE_RATE, LARGE_DECAY = 150.0, 3.0
+
+
+def test_lookahead_in_numpy():
+    """Slow weights move after every third update only, and the fast ones go on from there."""
+    lookahead, rng = Lookahead(3, 0.9, 8), np.random.default_rng(0)
+    slow = expected = rng.normal(size=4).astype(np.float32)
+    fast = jnp.asarray(slow)
+    moved = jax.jit(lookahead)
+    for made in range(1, 9):
+        fast = fast + 1.0
+        before = np.asarray(fast)
+        slow, fast = moved(slow, fast, jnp.int32(made - 1))
+        if made % 3 == 0:
+            share = 0.9**3 * (made / 8) ** 3
+            expected = share * expected + (1 - share) * before
+            np.testing.assert_allclose(fast, expected, rtol=1e-6)
+        else:
+            np.testing.assert_array_equal(fast, before)
+        np.testing.assert_allclose(slow, expected, rtol=1e-6)
+
+
+class Plain(Airbench):
+    """The published training without augmentation, at a constant rate (PyTorch's rule is ours only then)."""
+
+    def _cropped(self, rows, offsets, mirrored):
+        return self.images[rows]
+
+    def _optimizer(self, net):
+        optimizer, _ = super()._optimizer(net)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"]
+        return optimizer, SimpleNamespace(step=lambda: None)
+
+
+def test_its_updates_are_those_of_the_published_network(one_thread, monkeypatch):
+    """Decays, scaled biases, Nesterov momentum, the frozen whitening bias and Lookahead, for 14 updates."""
+    pytest.importorskip("torch", reason="PyTorch is the oracle of its own network: pip install jaxdl[oracles]")
+    rng = np.random.default_rng(0)
+    # so that few updates of small batches move everything, decay and the biases' 64 too
+    monkeypatch.setattr(bench_torch_airbench, "RATE", LARGE_RATE)
+    monkeypatch.setattr(bench_torch_airbench, "DECAY", LARGE_DECAY)
+    images, labels = rng.integers(0, 256, (COUNT, 32, 32, 3), np.uint8), rng.integers(0, 10, COUNT)
+    data, mean, std = {"image": images, "label": labels}, (0.5, 0.4, 0.6), (0.25, 0.2, 0.3)
+    theirs = Plain(data, data, mean, std, STEPS, "cpu", False, WIDTHS, BATCH)
+    kept = {}
+    whiten = theirs._whiten
+
+    def whitened(net):
+        whiten(net)
+        kept["first"] = {name: value.numpy().copy() for name, value in net.state_dict().items()}
+        kept["net"] = net
+
+    monkeypatch.setattr(theirs, "_whiten", whitened)
+    theirs.run(3)
+    last = {name: value.numpy() for name, value in kept["net"].state_dict().items()}
+    shown = ((images / 255.0 - mean) / std).astype(np.float32)
+    ours = whitening_kernel(shown)
+    np.testing.assert_allclose(np.abs(ours.transpose(3, 2, 0, 1)), np.abs(kept["first"]["whiten.weight"]), atol=2e-3)
+
+    config = recipe.Config()
+    optimizer = dataclasses.replace(
+        config.optimizer,
+        schedule="constant",
+        learning_rate=LARGE_RATE / (1 + 1 / (1 - MOMENTUM)) * BATCH / 1024,
+        l2=LARGE_DECAY / LARGE_RATE,
+    )
+    config = dataclasses.replace(
+        config,
+        optimizer=optimizer,
+        train=dataclasses.replace(config.train, steps=STEPS),
+        pace=dataclasses.replace(config.pace, whitening_steps=3 * (COUNT // BATCH)),
+    )
+    task = classification(Network(10, WIDTHS), make_optimizer(optimizer, STEPS), (32, 32, 3))
+    task = recipe.paced(task, config)
+    hyper = {name: jnp.float32(value) for name, value in hyper_parameters(optimizer).items()}
+    state = task.init(jax.random.key(0), hyper | {"label_smoothing": jnp.float32(0.2)})
+    net = state.nets[NET]
+    params, stats = from_torch(kept["first"]), {**net.stats, "whitening": kernel(kept["first"]["whiten.weight"])}
+    state = state.replace(nets={NET: net.holding(params, stats)})
+    step = jax.jit(task.step)
+    for number, rows in enumerate(order(3)):
+        batch = {"image": jnp.asarray(shown[rows]), "label": jnp.asarray(labels[rows], jnp.int32)}
+        batch |= {"mask": jnp.ones(BATCH), "row": jnp.arange(BATCH, dtype=jnp.int32)}
+        state, _ = step(state, batch, jax.random.key(1))
+        state = state.replace(step=jnp.int32(number + 1))
+    found, wanted = task.for_evaluation(state).nets[NET].params, from_torch(last)
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for ours, other, before in zip(*map(jax.tree.leaves, (found, wanted, params)), strict=True):
+        moved = float(np.abs(other - before).max())
+        assert moved > 1e-3
+        np.testing.assert_allclose(ours, other, atol=0.02 * moved)
+
+
+def kernel(weight):
+    return jnp.asarray(weight.transpose(2, 3, 1, 0))
+
+
+def from_torch(values):
+    """PyTorch's parameters under our names."""
+    found = {
+        "whitening_bias": jnp.asarray(values["whiten.bias"]),
+        "Dense_0": {"kernel": jnp.asarray(values["head.weight"].T)},
+    }
+    for group in range(3):
+        for part in (1, 2):
+            number = 2 * group + part - 1
+            found[f"Conv_{number}"] = {"kernel": kernel(values[f"groups.{group}.conv{part}.weight"])}
+            found[f"_Norm_{number}"] = {"offset": jnp.asarray(values[f"groups.{group}.norm{part}.bias"])[None] / 8.0}
+    return found
+
+
+def order(seed):
+    """The rows of each batch, as the PyTorch class draws them."""
+    rng, batches = np.random.default_rng(seed), []
+    rng.random(COUNT)
+    while len(batches) < STEPS:
+        rows = rng.permutation(COUNT)
+        rng.integers(0, 5, (COUNT, 2))
+        batches += [rows[first : first + BATCH] for first in range(0, COUNT, BATCH)]
+    return batches[:STEPS]
+
+
+def test_a_difference_within_its_interval_is_none():
+    assert no_worse([0.91], [0.90]) and not no_worse([0.90], [0.91])
+    assert no_worse([0.900, 0.905, 0.902], [0.901, 0.906, 0.903])
+    assert not no_worse([0.900, 0.901, 0.902], [0.910, 0.911, 0.912])
