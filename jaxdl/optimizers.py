@@ -101,6 +101,9 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
       ValueError: an impossible setting; a call without what the optimiser needs.
     """
     _validate(config)
+    # what is read from `hyper` is no part of the transformation: two that differ only in it are built alike
+    read: dict[str, Any] = {name: float(value > 0) for name, value in hyper_parameters(config).items()}
+    config = dataclasses.replace(config, **read)
     links: list[optax.GradientTransformation] = []
     if config.clip_value > 0:
         links.append(optax.clip(config.clip_value))

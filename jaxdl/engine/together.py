@@ -1,6 +1,7 @@
 """Several new runs over seeds as rows of one program: those that differ only in hyper-parameters of the State."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Sequence
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxdl.engine.alike import alike
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.executables import Executables
-from jaxdl.engine.experiment import Experiment
+from jaxdl.engine.experiment import Experiment, Phase
 from jaxdl.engine.fit import Run, conclude, prepare
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.loop import Trainer
@@ -39,7 +41,8 @@ class Member:
 
 
 def share_programs(options: Options, experiments: Sequence[Experiment]) -> list[bool]:
-    """Which experiments can train as rows beside the first one: those whose training programs have the same text.
+    """Which experiments can train as rows beside the first one: those whose training programs are the same, because they are
+    built alike or, where that does not show, by their text.
 
     Beyond that the caller answers for what no program shows: lengths, stopping rules, what is evaluated.
     None of them can where seeds train one after another (a row more would gain nothing), or under pmap.
@@ -48,11 +51,22 @@ def share_programs(options: Options, experiments: Sequence[Experiment]) -> list[
     if options.seeds is None or seeds_mode(options, layout) == "loop" or layout.axis:
         return [False] * len(experiments)
 
-    def texts(experiment: Experiment) -> list[str]:
-        return [Program(phase, Layout(devices=layout.devices[:1]), 1).text() for phase in experiment.phases]
+    @functools.cache
+    def texts(number: int) -> list[str]:
+        phases = experiments[number].phases
+        return [Program(phase, Layout(devices=layout.devices[:1]), 1).text() for phase in phases]
 
-    first = texts(experiments[0])
-    return [all(first) and (experiment is experiments[0] or texts(experiment) == first) for experiment in experiments]
+    def same(number: int) -> bool:
+        if all(map(_alike, experiments[0].phases, experiments[number].phases)):
+            return not any(getattr(phase.source, "streamed", False) for phase in experiments[0].phases)
+        return all(texts(0)) and texts(number) == texts(0)
+
+    return [same(number) for number in range(len(experiments))]
+
+
+def _alike(one: Phase, other: Phase) -> bool:
+    """Whether two phases' programs differ in nothing but the values of their hyper-parameters."""
+    return alike((one.task, one.source, sorted(one.hyper)), (other.task, other.source, sorted(other.hyper)))
 
 
 def untouched(folder: RunFolder, seeds: range) -> bool:
