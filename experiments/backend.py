@@ -8,10 +8,13 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 # results do not depend on the order of threads, and no autotuning chooses another kernel in the next run
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+# much less to try before a GPU's program is there: NVIDIA's own matrix products only, and no check of each candidate's result
+QUICK_TUNING = ("--xla_gpu_autotune_level=2", "--xla_gpu_enable_triton_gemm=false")
 HOST_DEVICES = "--xla_force_host_platform_device_count"
 THREADS = "NPROC"  # XLA:CPU's name for the size of its thread pool
 CACHE_SECONDS = 0.1
@@ -65,6 +68,18 @@ def collect_seldom() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
+def prefer_flags(wanted: Sequence[str]) -> None:
+    """Adds XLA flags for this process and those that it starts, where the user's XLA_FLAGS do not name them."""
+    missing = _unnamed(wanted)
+    if missing:
+        os.environ["XLA_FLAGS"] = " ".join(filter(None, [os.environ.get("XLA_FLAGS", ""), *missing]))
+
+
+def _unnamed(wanted: Sequence[str]) -> list[str]:
+    named = {flag.partition("=")[0] for flag in os.environ.get("XLA_FLAGS", "").split()}
+    return [flag for flag in wanted if flag.partition("=")[0] not in named]
+
+
 def start_backend(*, host_devices: int = 1, deterministic: bool = False, threads: int | None = None) -> None:
     """Sets XLA's flags, and keeps memory; must run before the first array is made. Flags in the user's XLA_FLAGS win.
 
@@ -80,18 +95,15 @@ def start_backend(*, host_devices: int = 1, deterministic: bool = False, threads
     keep_memory()
     wanted = [f"{HOST_DEVICES}={host_devices}"] if host_devices > 1 else []
     wanted += [DETERMINISTIC] if deterministic else []
-    present = os.environ.get("XLA_FLAGS", "")
-    named = dict(flag.partition("=")[::2] for flag in present.split())
+    named = dict(flag.partition("=")[::2] for flag in os.environ.get("XLA_FLAGS", "").split())
     if named.get(HOST_DEVICES, "").isdigit():
         spare_threads(int(named[HOST_DEVICES]))
     elif threads and host_devices == 1 and not _backend_started():
         os.environ.setdefault(THREADS, str(threads))
-    missing = [flag for flag in wanted if flag.partition("=")[0] not in named]
-    if not missing:
-        return
-    if _backend_started():
+    missing = _unnamed(wanted)
+    if missing and _backend_started():
         raise RuntimeError(f"XLA flags {' '.join(missing)} come too late: JAX has already started")
-    os.environ["XLA_FLAGS"] = " ".join(filter(None, [present, *missing]))
+    prefer_flags(missing)
 
 
 def cache_folder() -> Path:

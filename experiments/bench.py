@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import (
+    backend,
     bench_cpu,
     bench_families,
     bench_gpu,
@@ -96,6 +97,8 @@ def main(arguments: cli.Arguments) -> int:
         raise UsageError(f"--profile belongs to the suites {', '.join(PROFILED)}, not to {flags.suite}")
     if flags.tiny and flags.suite != "gpu":
         raise UsageError("--tiny belongs to --suite=gpu")
+    if flags.suite == "gpu":
+        backend.prefer_flags(backend.QUICK_TUNING)
     machine = facts_of(flags) | {"clock": flags.clock} | ({"tiny": True} if flags.tiny else {})
     print(f"{machine['cpu']}, {machine['threads']} threads", flush=True)
     if (machine["cores_in_use"] or 0.0) > BUSY and flags.clock == "wall":

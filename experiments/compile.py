@@ -1,7 +1,7 @@
-"""Compiles a recipe's training step for a TPU without having one: `python -m experiments.compile --recipe=NAME`.
+"""Compiles a recipe's training step for a TPU or a GPU without having one: `python -m experiments.compile --recipe=NAME`.
 
-Needs the [tpu] extra (libtpu). Tells what a step computes, what each chip must hold, what the chips send each other,
-and the least time all that can take.
+Needs the [tpu] extra (libtpu) or the [gpu] extra (CUDA's plugin). Tells what a step computes, what each chip must hold, what
+the chips send each other, and the least time all that can take.
 """
 
 import json
@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from experiments import cli
+from experiments import backend, cli
 from experiments.flags import UsageError, option
+from experiments.gpu_targets import TARGETS
 from jaxdl.errors import UserError
 
 # libtpu asks a metadata server and the environment what machine it is on (here on none), and lets one process load it
@@ -31,13 +32,17 @@ _NOWHERE = {
 class CompileOptions:
     """For which chips, and where the numbers go."""
 
-    topology: str = option("v5e:2x2", "TPU generation and how its chips are laid out: v5e:2x2, v5e:4x4, v5p:2x2x1, ...")
+    topology: str = option(
+        "v5e:2x2",
+        "TPU generation and how its chips are laid out (v5e:2x2, v5e:4x4, v5p:2x2x1, ...), or a GPU and how many of one machine "
+        f"({', '.join(TARGETS)}; h200:8)",
+    )
     output: str = option("", "JSON file to write the numbers to")
 
 
 BINARY = cli.Binary(
     program="compile",
-    summary="Compiles a recipe's training step for a TPU topology, data-parallel over its chips (tensor-parallel too with "
+    summary="Compiles a recipe's training step for a TPU topology or GPUs, data-parallel over them (tensor-parallel too with "
     "--model_parallel), without having one: FLOPs, memory, collectives and the roofline time of a step, for each phase.",
     flags=("recipe", "parallel", "fsdp", "model_parallel", "precision"),
     options=CompileOptions,
@@ -46,12 +51,13 @@ BINARY = cli.Binary(
 
 def main(arguments: cli.Arguments) -> int:
     """Compiles each phase's training program and prints a table."""
+    flags = arguments.flags
+    name, _, count = flags.topology.partition(":")
+    devices = gpu_devices(name, count) if name in TARGETS else tpu_devices(flags.topology)
     from experiments.session import open_recipe
     from jaxdl.engine.devices import Layout
     from jaxdl.engine.options import partition_rules
 
-    flags = arguments.flags
-    devices = tpu_devices(flags.topology)
     session = open_recipe(arguments.recipe, arguments.config, flags.precision)
     layout = Layout(
         parallel=flags.parallel,
@@ -88,13 +94,15 @@ def tpu_devices(topology: str) -> tuple:
     import importlib.util
 
     if not re.fullmatch(r"\w+:\d+(x\d+)*", topology):
-        raise UsageError(f"--topology={topology}: expected a TPU generation and its chips, as v5e:2x2 or v5p:2x2x1")
+        raise UsageError(
+            f"--topology={topology}: expected a TPU generation and its chips, as v5e:2x2 or v5p:2x2x1, or a GPU "
+            f"({', '.join(TARGETS)}; h200:8 for eight)"
+        )
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("libtpu is not installed: pip install -c constraints.txt -e '.[tpu]' (no TPU is needed)")
     for name, value in _NOWHERE.items():
         os.environ.setdefault(name, value)
-    # JAX itself runs on the CPU
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    _run_on_cpu()
     from jax.experimental import topologies
 
     try:
@@ -104,15 +112,52 @@ def tpu_devices(topology: str) -> tuple:
         raise UsageError(f"--topology={topology}: libtpu knows no such topology ({said[:160]})") from error
 
 
+def _run_on_cpu() -> None:
+    """JAX itself, also where a recipe has imported it already."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def gpu_devices(name: str, count: str) -> tuple:
+    """Stand-ins for GPUs of one machine, which programs can be compiled for.
+
+    Args:
+      name: one of TARGETS.
+      count: how many; "": one.
+
+    Raises:
+      UserError: CUDA's plugin for JAX is not installed.
+      UsageError: `count` is no number.
+    """
+    import importlib.util
+
+    if count and not (count.isdigit() and int(count) > 0):
+        raise UsageError(f"--topology={name}:{count}: expected a number of GPUs, as {name}:8")
+    if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+        raise UserError(
+            "JAX's CUDA plugin is not installed: pip install -c constraints.txt -e '.[gpu]' (no GPU is needed)"
+        )
+    _run_on_cpu()
+    # nothing can be tried on a GPU that is not there
+    backend.prefer_flags(("--xla_gpu_autotune_level=0", "--xla_gpu_enable_triton_gemm=false"))
+    from jax.experimental import topologies
+
+    topology = f"1x1x{count or 1}"
+    described = TARGETS[name].described()
+    return tuple(topologies.get_topology_desc(platform="cuda", topology=topology, target_config=described).devices)
+
+
 def described(phase: Any, layout: Any) -> dict[str, Any]:
     """One phase's training program, compiled for a layout of chips, in numbers; bytes, FLOPs and seconds of one step."""
     from experiments.hlo import totals
-    from experiments.roofline import CHIPS, SOURCE, roofline
+    from experiments.roofline import roofline
     from jaxdl.engine.ahead import compile_ahead
 
     devices = layout.devices
     began = time.perf_counter()
-    compiled = compile_ahead(phase, layout, devices[0].platform)
+    compiled = compile_ahead(phase, layout, "tpu" if devices[0].platform == "tpu" else "gpu")
     found = totals(compiled.as_text() or "")
     memory: Any = compiled.memory_analysis()
     parts = {
@@ -133,13 +178,23 @@ def described(phase: Any, layout: Any) -> dict[str, Any]:
         "loops_of_unknown_length": found.unknown_loops,
         "compile_seconds": time.perf_counter() - began,
     }
-    chip = CHIPS.get(devices[0].device_kind)
+    chip, source = peaks(devices[0].device_kind)
     if chip is not None:
         least = roofline(found, chip, len(devices))
         times = {"compute": least.compute, "memory": least.memory, "links": least.links, "step": least.seconds}
         row["roofline_seconds"] = {**times, "bound": least.bound}
-        row["peaks"] = {**vars(chip), "source": SOURCE}
+        row["peaks"] = {**vars(chip), "source": source}
     return row
+
+
+def peaks(kind: str) -> tuple[Any, str]:
+    """The peaks of a chip by JAX's name of it and where they are from; (None, "") where none are known."""
+    from experiments import gpu_targets, roofline
+
+    for target in gpu_targets.TARGETS.values():
+        if target.kind == kind:
+            return target.chip, gpu_targets.SOURCE
+    return (roofline.CHIPS[kind], roofline.SOURCE) if kind in roofline.CHIPS else (None, "")
 
 
 def table(found: dict[str, Any]) -> str:

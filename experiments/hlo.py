@@ -3,6 +3,7 @@
 XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs, where the text tells.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ _FREE = (
     *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"),
     *("optimization-barrier", "add-dependency", "async-update"),
 )
+# products and convolutions that XLA:GPU has given to a library
+_LIBRARY = re.compile(r'custom_call_target="__(cublas|cudnn\$conv)')
 _READ_PARTLY = ("dynamic-slice", "gather", "slice")
 
 
@@ -171,12 +174,14 @@ class _Counter:
         if i.opcode in ("call", "async-start"):
             called = i.called("to_apply") or i.called("calls")
             return self.of(called) if called else Totals()
+        if _LIBRARY.search(i.attributes):
+            i = dataclasses.replace(i, arrays=i.arrays[:1])  # the others are the library's room to work in
         found = Totals(bytes=self._bytes(i, operands))
         if i.opcode == "fusion" and (called := i.called("calls")):
             inner = self.of(called)
             found.add(Totals(flops=inner.flops, collectives=inner.collectives, groups=inner.groups))
-        elif i.opcode in ("dot", "convolution"):
-            found.flops = _dot_flops(i, operands) if i.opcode == "dot" else _convolution_flops(i, operands)
+        elif i.opcode in ("dot", "convolution", "custom-call"):
+            found.flops = _flops(i, operands)
         kind = i.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
             moved = _moved(i, operands)
@@ -285,19 +290,39 @@ def _group(i: Instruction) -> int:
     return math.prod(int(part or sizes[name]) for name, part in re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", mesh[2]))
 
 
+def _flops(i: Instruction, operands: list[Instruction]) -> float:
+    """Of a product or a convolution, also one that XLA:GPU has given to a library; 0 of any other call."""
+    if i.opcode != "custom-call":
+        return _dot_flops(i, operands) if i.opcode == "dot" else _convolution_flops(i, operands)
+    library = _LIBRARY.search(i.attributes)
+    if library is None:
+        return 0.0
+    return _dot_flops(i, operands) if library[1] == "cublas" else _convolution_flops(i, operands)
+
+
 def _dot_flops(i: Instruction, operands: list[Instruction]) -> float:
     dims = operands[0].arrays[0].dims
-    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.attributes)
-    axes = [int(axis) for axis in contracted[1].split(",") if axis] if contracted else []
+    # a library's call has them in JSON
+    contracted = re.search(r'lhs_contracting_dim\w*"?[=:][\[{]([\d,"]*)[\]}]', i.attributes)
+    axes = [int(axis) for axis in contracted[1].replace('"', "").split(",") if axis] if contracted else []
     return 2.0 * math.prod(i.arrays[0].dims) * math.prod([dims[axis] for axis in axes])
 
 
 def _convolution_flops(i: Instruction, operands: list[Instruction]) -> float:
-    """Multiplications with numbers that are there: neither padding nor the zeros of a dilated input."""
+    """Multiplications with numbers that are there: neither padding nor the zeros of a dilated input.
+
+    The labels name the axes of input, kernel and output; a library's gradient has one of these as its result and the others
+    as operands.
+    """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes)
-    if labels is None:
+    if labels is None or len(operands) < 2:
         return 0.0
-    arrays = (operands[0].arrays[0], operands[1].arrays[0], i.arrays[0])
+    first, second, result = operands[0].arrays[0], operands[1].arrays[0], i.arrays[0]
+    arrays = (first, second, result)
+    if "convBackwardFilter" in i.attributes:
+        arrays = (first, result, second)
+    elif "convBackwardInput" in i.attributes:
+        arrays = (result, second, first)
     named = zip(labels.groups(), arrays, strict=True)
     lhs, kernel, out = (dict(zip(names, array.dims, strict=True)) for names, array in named)
     window = re.search(r"window=\{([^}]*)\}", i.attributes)

@@ -224,7 +224,7 @@ def bench_table(document: dict) -> str:
     rows = ["| what | median (quartiles) | bar (goal) |", "|---|---|---|"]
     for case in document["cases"]:
         if "skipped" in case:
-            rows.append(f"| {case['case']} | not measured: {case['skipped']} | – |")
+            rows.append(f"| {case['case']} | not measured | – |")
             continue
         text = case["what"].replace("|", "/")
         middle, low, high = (shown_value(case["kind"], value) for value in (case["median"], *case["quartiles"]))
@@ -250,7 +250,10 @@ def shown_bar(bar: dict | None) -> str:
 def machine_line(hardware: dict) -> str:
     """What a table was measured on, by which clock, and whether others worked there too."""
     busy, threads = hardware.get("cores_in_use") or 0.0, hardware["threads"]
-    parts = [f"Measured on: {hardware['cpu']}, {threads} thread{'s' if threads > 1 else ''}"]
+    of_a_gpu = hardware.get("platform") == "gpu"
+    parts = [
+        f"Measured on: {hardware['cpu']}" + ("" if of_a_gpu else f", {threads} thread{'s' if threads > 1 else ''}")
+    ]
     if hardware.get("clock", "wall") == "processor":
         parts.append("processor time")
     if busy > BUSY:

@@ -1,5 +1,6 @@
 """What is set before JAX starts: XLA's flags and the compilation cache."""
 
+import gc
 import json
 import os
 import platform
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import backend, recipe_files
+from experiments import backend, cli, recipe_files, train
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -226,3 +227,36 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_a_users_own_settings_of_memory_win(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
     assert not backend.keep_memory()
+
+
+def test_flags_are_preferred_only_where_the_user_has_none(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_b=2")
+    backend.prefer_flags(("--xla_b=3", "--xla_c=4"))
+    assert os.environ["XLA_FLAGS"] == "--xla_a=1 --xla_b=2 --xla_c=4"
+    monkeypatch.delenv("XLA_FLAGS")
+    backend.prefer_flags(())
+    assert "XLA_FLAGS" not in os.environ
+    backend.prefer_flags(backend.QUICK_TUNING)
+    assert os.environ["XLA_FLAGS"].split() == list(backend.QUICK_TUNING)
+
+
+def test_a_start_compiles_few_programs_and_collects_garbage_seldom(tmp_path, monkeypatch):
+    """18 for a smoke run of LeNet-5; each small one is a dozen milliseconds, and there were 61 once."""
+    import jax
+
+    monkeypatch.chdir(tmp_path)
+    before, compiled = gc.get_threshold(), []
+
+    def count(name, _, **more):
+        compiled.append(name) if name.endswith("backend_compile_duration") else None
+
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        gc.set_threshold(700, 10, 10)
+        assert cli.execute(train.main, train.BINARY, ["train", "--recipe=lenet5", "--smoke"]) == 0
+        assert gc.get_threshold() == (10_000, 10, 10)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+        gc.set_threshold(*before)
+    assert 3 < len(compiled) <= 24

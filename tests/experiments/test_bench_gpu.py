@@ -98,7 +98,7 @@ def test_the_budget_ends_the_suite(monkeypatch):
     found = list(bench_gpu.run(bench_gpu.CASES, 0, 0.5, 250.0))
     assert [type(each) for each in found] == [Result, Result, *[Skipped] * (len(bench_gpu.CASES) - 2)]
     # each has its own limit, and none may use more than what is left
-    assert limits == [150.0, 150.0, 50.0]
+    assert limits == [200.0, 150.0, 50.0]
     assert found[2].reason == "stopped after 50 s, its limit"
     assert all("no time left of the budget of 250 s" in each.reason for each in found[3:])
 

@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from experiments import cli, compile, hlo
+from experiments import cli, compile, gpu_targets, hlo
+from experiments.gpu_targets import TARGETS
+from experiments.mfu import known_peak
 from experiments.roofline import CHIPS, Chip, roofline, sent_bytes
+from experiments.roofline import SOURCE as roofline_source
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOOP = """\
@@ -165,10 +168,58 @@ def test_the_roofline_is_the_slowest_part():
     assert CHIPS["TPU v5 lite"].flops == 197e12 and CHIPS["TPU v5 lite"].memory_rate == 819e9
 
 
+WINDOW = "window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f"
+CONTRACTED = '"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}'
+CALLS = f"""\
+HloModule jit_train, is_scheduled=true
+
+ENTRY %main (a: f32[2,8,8,4], b: f32[16,3,3,4], c: f32[2,4,4,16]) -> f32[6,10] {{
+  %x = f32[2,8,8,4]{{3,2,1,0}} parameter(0)
+  %k = f32[16,3,3,4]{{3,2,1,0}} parameter(1)
+  %g = f32[2,4,4,16]{{3,2,1,0}} parameter(2)
+  %p = bf16[6,7]{{1,0}} parameter(3)
+  %q = bf16[7,10]{{1,0}} parameter(4)
+  %y = (f32[2,4,4,16]{{3,2,1,0}}, u8[0]{{0}}) custom-call(%x, %k), {WINDOW}, custom_call_target="__cudnn$convForward"
+  %d = (f32[16,3,3,4]{{3,2,1,0}}, u8[0]{{0}}) custom-call(%x, %g), {WINDOW}, custom_call_target="__cudnn$convBackwardFilter"
+  %e = (f32[2,8,8,4]{{3,2,1,0}}, u8[0]{{0}}) custom-call(%g, %k), {WINDOW}, custom_call_target="__cudnn$convBackwardInput"
+  %other = f32[2,8,8,4]{{3,2,1,0}} custom-call(%x), custom_call_target="__something$else"
+  ROOT %z = (bf16[6,10]{{1,0}}, s8[99]{{0}}) custom-call(%p, %q), custom_call_target="__cublas$lt$matmul", config={{{CONTRACTED}}}
+}}
+"""
+
+
+def test_products_and_convolutions_that_a_library_computes_are_counted():
+    """A convolution and its two gradients by hand: 11 of the 12 taps of an axis meet the image, in each direction."""
+    convolution = 2 * 2 * 16 * 4 * 11 * 11
+    assert hlo.totals(CALLS).flops == 3 * convolution + 2 * 6 * 10 * 7
+    # the room to work in, 99 bytes here, is neither read nor written
+    arrays = 4 * (2 * 8 * 8 * 4 * 5 + 16 * 3 * 3 * 4 * 3 + 2 * 4 * 4 * 16 * 3) + 2 * (6 * 7 + 7 * 10 + 6 * 10)
+    assert hlo.totals(CALLS).bytes == arrays
+    without = "\n".join(line for line in CALLS.splitlines() if "__cudnn" not in line)
+    assert hlo.totals(without).flops == 2 * 6 * 10 * 7
+
+
+def test_a_gpu_is_described_by_its_numbers():
+    text = TARGETS["a100"].described()
+    assert "core_count: 108\n" in text and "cuda_compute_capability { major: 8 minor: 0 }" in text
+    assert "shared_memory_per_core: 167936\n  shared_memory_per_block_optin: 166912\n" in text
+    # the same peaks as for model FLOPs utilisation
+    assert all(known_peak(target.kind).flops == target.chip.flops for target in TARGETS.values())
+    for target in TARGETS.values():
+        assert compile.peaks(target.kind) == (target.chip, gpu_targets.SOURCE)
+    assert compile.peaks("TPU v5 lite") == (CHIPS["TPU v5 lite"], roofline_source) and compile.peaks("TPU v1") == (
+        None,
+        "",
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
         (["--recipe=lenet5", "--topology=v5"], 2, "expected a TPU generation and its chips, as v5e:2x2"),
+        (["--recipe=lenet5", "--topology=h300"], 2, "or a GPU (a100, h100, h200; h200:8 for eight)"),
+        (["--recipe=lenet5", "--topology=h200:2x2"], 2, "expected a number of GPUs, as h200:8"),
+        (["--recipe=lenet5", "--topology=h200"], 1, "pip install -c constraints.txt -e '.[gpu]'"),
         (["--recipe=lenett"], 2, "did you mean lenet5"),
         (["--recipe=lenet5"], 1, "pip install -c constraints.txt -e '.[tpu]'"),
         ([], 2, "--recipe=NAME is necessary"),
@@ -182,11 +233,12 @@ def test_it_says_in_one_line_what_was_wrong(flags, code, said, capsys, monkeypat
 
 
 def no_libtpu(find_spec):
-    """find_spec of a machine without libtpu."""
-    return lambda name, *rest: None if name == "libtpu" else find_spec(name, *rest)
+    """find_spec of a machine without libtpu and without CUDA's plugin."""
+    missing = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin")
+    return lambda name, *rest: None if name in missing else find_spec(name, *rest)
 
 
-def tpu(*flags):
+def elsewhere(*flags):
     """The binary in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "experiments.compile", *flags]
@@ -195,11 +247,27 @@ def tpu(*flags):
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed ([tpu] extra)")
 def test_a_recipe_compiles_for_four_chips_that_are_not_there(tmp_path):
-    done = tpu("--recipe=linear_regression", "--topology=v5e:2x2", f"--output={tmp_path / 'found.json'}")
+    done = elsewhere("--recipe=linear_regression", "--topology=v5e:2x2", f"--output={tmp_path / 'found.json'}")
     assert done.returncode == 0, done.stderr
     assert "4 x TPU v5 lite" in done.stdout and "197 TFLOP/s" in done.stdout
     (row,) = json.loads((tmp_path / "found.json").read_text())["phases"]
     assert row["collectives"]["all-reduce"]["bytes"] > 0 and row["donated"] > 0
     assert row["loops_of_unknown_length"] == 1
-    wrong = tpu("--recipe=linear_regression", "--topology=v99:2x2")
+    wrong = elsewhere("--recipe=linear_regression", "--topology=v99:2x2")
     assert wrong.returncode == 2 and "knows no such topology" in wrong.stderr
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda13_plugin") is None, reason="JAX's CUDA plugin is not installed ([gpu] extra)"
+)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_recipe_compiles_for_gpus_that_are_not_there(count, tmp_path):
+    path = tmp_path / "found.json"
+    done = elsewhere("--recipe=mlp_mnist", f"--topology=h200:{count}", "--data.name=digits", f"--output={path}")
+    assert done.returncode == 0, done.stderr
+    assert f"{count} x NVIDIA H200" in done.stdout and "989 TFLOP/s" in done.stdout
+    (row,) = json.loads(path.read_text())["phases"]
+    # 64-512-512-10: the gradient by the pixels is not needed
+    products = 128 * 2 * (3 * (512 * 512 + 512 * 10) + 2 * 64 * 512)
+    assert row["flops"] == pytest.approx(products, rel=0.01)
+    assert ("all-reduce" in row["collectives"]) == (count > 1)

@@ -31,10 +31,10 @@ FLAGS = (
 class Run:
     """`train --processes=2` on a folder."""
 
-    def __init__(self, folder, cache):
+    def __init__(self, folder, cache, flags=FLAGS):
         self.folder = pathlib.Path(folder)
         known = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
-        command = [sys.executable, "-m", "experiments.train", *FLAGS, f"--workdir={folder}", "--processes=2"]
+        command = [sys.executable, "-m", "experiments.train", *flags, f"--workdir={folder}", "--processes=2"]
         self.parent = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **known}
         )
@@ -76,18 +76,36 @@ def whole(tmp_path_factory, compilation_cache):
     return run
 
 
-def test_two_processes_agree_with_one(whole, tmp_path):
-    assert cli.execute(train.main, train.BINARY, ["train", *FLAGS, f"--workdir={tmp_path / 'one'}"]) == 0
-    one = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
-    assert len(one) == len(whole.rows()) > 25
-    for a, b in zip(one, whole.rows(), strict=True):
+def agree(folder, rows, flags):
+    """Whether the rows of two processes are those of one, which trains here; how many there are."""
+    assert cli.execute(train.main, train.BINARY, ["train", *flags, f"--workdir={folder}"]) == 0
+    one = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for a, b in zip(one, rows, strict=True):
         names = [name for name in a if name not in ("step", "phase", "split")]
         assert [a["step"], a["split"], *sorted(a)] == [b["step"], b["split"], *sorted(b)]
         assert [a[name] for name in names] == pytest.approx([b[name] for name in names], rel=1e-5, abs=1e-5)
+    return len(one)
+
+
+def test_two_processes_agree_with_one(whole, tmp_path):
+    assert agree(tmp_path / "one", whole.rows(), FLAGS) > 25
     program = whole.record()["program"]
     assert (program["processes"], program["devices"]) == (2, 2)
     assert (whole.folder / "report.html").exists()
     assert "processes" not in json.loads((tmp_path / "one" / "record.json").read_text())["program"]
+
+
+def test_two_processes_that_share_each_layer_of_a_transformer_agree_with_one(tmp_path, compilation_cache):
+    flags = (
+        *("--recipe=char_gpt", "--model.layers=2", "--model.heads=2", "--model.features=32", "--data.length=32"),
+        *("--train.steps=20", "--train.batch_size=8", "--train.log_every=1", "--train.eval_every=20"),
+    )
+    run = Run(tmp_path / "two", compilation_cache, (*flags, "--model_parallel=2"))
+    code, _, error = run.end()
+    assert (code, error) == (0, ""), error
+    program = run.record()["program"]
+    assert (program["processes"], program["devices"], program["model_parallel"]) == (2, 2, 2)
+    assert agree(tmp_path / "one", run.rows(), flags) > 20
 
 
 def test_killed_and_interrupted_processes_go_on_to_the_same_bits(whole, tmp_path, compilation_cache):
