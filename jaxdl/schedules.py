@@ -83,10 +83,7 @@ def learning_rate_shape(
             down = _half_cosine((s / span - peak_fraction) / (1 - peak_fraction), 1.0, ONE_CYCLE_END)
             return jnp.where(s < peak_fraction * span, up, down)
         if name == "triangle":
-            peak = max(math.floor(peak_fraction * span), 1)
-            up = TRIANGLE_START + (1 - TRIANGLE_START) * s / peak
-            down = 1 - (1 - floor) * jnp.minimum((s - peak) / max(span - peak, 1), 1)
-            return jnp.where(s < peak, up, down)
+            return _triangle(s, span, max(math.floor(peak_fraction * span), 1), floor)
         if name == "inverse_sqrt":
             return jnp.sqrt(max(warmup_steps, 1) / jnp.maximum(t + 1, max(warmup_steps, 1)))
         return jnp.ones_like(s)
@@ -108,6 +105,13 @@ def linear_ramp(start: float, end: float, steps: int) -> Shape:
         return start + (end - start) * jnp.minimum(jnp.asarray(count, jnp.float32) / steps, 1)
 
     return ramp
+
+
+def _triangle(s: jax.Array, span: float, peak: int, floor: float) -> jax.Array:
+    """From TRIANGLE_START at s = 0 to 1 at s = `peak`, and to `floor` at s >= `span`."""
+    up = TRIANGLE_START + (1 - TRIANGLE_START) * s / peak
+    down = 1 - (1 - floor) * jnp.minimum((s - peak) / max(span - peak, 1), 1)
+    return jnp.where(s < peak, up, down)
 
 
 def _half_cosine(x: jax.Array, start: float, end: float) -> jax.Array:

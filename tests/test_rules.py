@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "schedules": {"settings", "errors"},
     "optimizers": {"schedules", "settings", "errors"},
     "data": {"settings", "errors", "target"},
-    "objectives": {"settings", "errors"},
+    "objectives": {"settings", "errors", "target"},
     "engine": {"settings", "errors", "target"},
     "nn": LEAVES,
     "models": LEAVES | {"nn"},

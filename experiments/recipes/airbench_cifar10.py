@@ -25,9 +25,9 @@ from jaxdl.data.datasets import DataConfig
 from jaxdl.data.source import Resident
 from jaxdl.engine.experiment import Experiment, TrainConfig
 from jaxdl.errors import UserError
-from jaxdl.lookahead import Lookahead
 from jaxdl.optimizers import OptimizerConfig, freeze_after
 from jaxdl.settings import setting
+from jaxdl.tasks.lookahead import Lookahead
 from jaxdl.tasks.supervised import Supervised
 
 # images that the whitening filters are computed from

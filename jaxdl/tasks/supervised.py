@@ -13,11 +13,11 @@ from jax import lax
 
 from jaxdl.engine.experiment import Metrics
 from jaxdl.engine.state import Mean, Net, State
-from jaxdl.lookahead import Lookahead
 from jaxdl.nn.context import batch_context
 from jaxdl.nn.halves import in_halves
 from jaxdl.nn.summary import example_inputs
 from jaxdl.optimizers import update_ema
+from jaxdl.tasks.lookahead import Lookahead
 
 Array = jax.Array
 Batch = Mapping[str, Array]

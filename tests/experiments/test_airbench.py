@@ -16,11 +16,11 @@ from experiments import bench_torch_airbench
 from experiments.bench_airbench import no_worse
 from experiments.bench_torch_airbench import MOMENTUM, Airbench
 from experiments.recipes import airbench_cifar10 as recipe
-from jaxdl.lookahead import Lookahead
 from jaxdl.models.airbench import Airbench as Network
 from jaxdl.models.airbench import whitening_kernel
 from jaxdl.optimizers import hyper_parameters, make_optimizer
 from jaxdl.tasks.classification import classification
+from jaxdl.tasks.lookahead import Lookahead
 from jaxdl.tasks.supervised import NET
 
 WIDTHS, BATCH, COUNT, STEPS = (6, 4, 4), 8, 24, 14
