@@ -79,9 +79,7 @@ def learning_rate_shape(
         if name == "cosine":
             return floor + (1 - floor) * _half_cosine(s / span, 1.0, 0.0)
         if name == "one_cycle":
-            up = _half_cosine(s / (peak_fraction * span), ONE_CYCLE_START, 1.0)
-            down = _half_cosine((s / span - peak_fraction) / (1 - peak_fraction), 1.0, ONE_CYCLE_END)
-            return jnp.where(s < peak_fraction * span, up, down)
+            return _one_cycle(s, span, peak_fraction)
         if name == "triangle":
             return _triangle(s, span, max(math.floor(peak_fraction * span), 1), floor)
         if name == "inverse_sqrt":
@@ -105,6 +103,13 @@ def linear_ramp(start: float, end: float, steps: int) -> Shape:
         return start + (end - start) * jnp.minimum(jnp.asarray(count, jnp.float32) / steps, 1)
 
     return ramp
+
+
+def _one_cycle(s: jax.Array, span: float, peak_fraction: float) -> jax.Array:
+    """From ONE_CYCLE_START at s = 0 to 1 at `peak_fraction` of `span`, and to ONE_CYCLE_END at its end."""
+    up = _half_cosine(s / (peak_fraction * span), ONE_CYCLE_START, 1.0)
+    down = _half_cosine((s / span - peak_fraction) / (1 - peak_fraction), 1.0, ONE_CYCLE_END)
+    return jnp.where(s < peak_fraction * span, up, down)
 
 
 def _triangle(s: jax.Array, span: float, peak: int, floor: float) -> jax.Array:
