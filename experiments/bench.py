@@ -89,7 +89,7 @@ the machine nothing else to do meanwhile. The suites seeds, sweep and startup ne
 
 def main(arguments: cli.Arguments) -> int:
     """Measures a suite; 0 also where a bar is missed."""
-    from experiments.bench_measure import cores_in_use, document, write
+    from experiments.bench_measure import cores_in_use, document, joined, write
 
     flags = arguments.flags
     cases = chosen(flags.suite, flags.cases)
@@ -100,6 +100,8 @@ def main(arguments: cli.Arguments) -> int:
     if flags.suite == "gpu":
         backend.prefer_flags(backend.QUICK_TUNING)
     machine = facts_of(flags) | {"clock": flags.clock} | ({"tiny": True} if flags.tiny else {})
+    path = output(flags)
+    old = others(path, flags, machine)
     print(f"{machine['cpu']}, {machine['threads']} threads", flush=True)
     if (machine["cores_in_use"] or 0.0) > BUSY and flags.clock == "wall":
         print(
@@ -111,13 +113,8 @@ def main(arguments: cli.Arguments) -> int:
         found.append(result)
         print(f"{time.perf_counter() - began:6.0f} s  {result.case}", flush=True)
     machine["cores_in_use_after"] = cores_in_use()
-    path = output(flags)
-    write(
-        path,
-        _with_others(
-            path, flags, document(flags.suite, arguments.command, machine, found, time.perf_counter() - began)
-        ),
-    )
+    content = document(flags.suite, arguments.command, machine, found, time.perf_counter() - began)
+    write(path, joined(old, content, SUITES[flags.suite]) if old else content)
     drawn = bench_scaling.draw(found, path) if flags.suite == "scaling" else []
     print(f"\n{_table(flags.suite)(found)}\n\nwritten: {', '.join(map(str, [path, *drawn]))}")
     if flags.profile:
@@ -125,17 +122,28 @@ def main(arguments: cli.Arguments) -> int:
     return 0
 
 
-def _with_others(path: Path, flags: Any, content: dict[str, Any]) -> dict[str, Any]:
-    """The file's content: after some --cases only, with the others that it holds already."""
+def others(path: Path, flags: Any, machine: dict[str, Any]) -> dict[str, Any] | None:
+    """The results file that measurements of some --cases will join; None: they begin a new one.
+
+    Raises:
+      UserError: it is another machine's, another suite's, or no results file.
+    """
+    if not flags.cases or not path.exists():
+        return None
     from experiments.bench_measure import joined
 
-    if not flags.cases or not path.exists():
-        return content
+    ask = "give another place for these (--output), or measure without --cases"
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
-        return joined(old, content, SUITES[flags.suite]) if old["suite"] == flags.suite else content
-    except (ValueError, KeyError, TypeError):  # no results file
-        return content
+        joined(old, {"cases": []}, ())
+        suite, hardware = old["suite"], dict(old["hardware"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is no results file of `bench`: {ask}") from None
+    about = {name: (hardware.get(name), machine.get(name)) for name in ("cpu", "threads", "clock")}
+    differ = [f"{name} {was}, here {now}" for name, (was, now) in about.items() if was != now]
+    if suite != flags.suite or differ:
+        raise UserError(f"{path} holds measurements of {'; '.join(differ) or f'suite {suite}'}: {ask}")
+    return old
 
 
 def facts_of(flags: Any) -> dict[str, Any]:

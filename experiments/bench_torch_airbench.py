@@ -146,9 +146,10 @@ class Airbench:
                 optimizer.step()
                 schedule.step()
                 done += 1
-                if done % 5 == 0 or done == self.steps:
-                    self._look_ahead(net, slow, 1.0 if done == self.steps else 0.95**5 * (done / self.steps) ** 3)
+                if done % 5 == 0:
+                    self._look_ahead(net, slow, 0.95**5 * (done / self.steps) ** 3)
                 if done == self.steps:
+                    self._look_ahead(net, slow, 1.0)
                     return
             epoch += 1
 
@@ -162,7 +163,7 @@ class Airbench:
             params = [value for name, value in trained if ("norm" in name) is of_norms]
             groups.append({"params": params, "lr": rate * scale, "weight_decay": decay / (rate * scale)})
         optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True)
-        peak = int(0.23 * self.steps)
+        peak = max(int(0.23 * self.steps), 1)
 
         def shape(step: int) -> float:
             return 0.2 + 0.8 * step / peak if step <= peak else 1 - 0.93 * (step - peak) / (self.steps - peak)

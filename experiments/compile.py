@@ -128,7 +128,7 @@ def gpu_devices(name: str, count: str) -> tuple:
       count: how many; "": one.
 
     Raises:
-      UserError: CUDA's plugin for JAX is not installed.
+      UserError: CUDA's plugin for JAX is not installed, or of another version.
       UsageError: `count` is no number.
     """
     import importlib.util
@@ -146,7 +146,11 @@ def gpu_devices(name: str, count: str) -> tuple:
 
     topology = f"1x1x{count or 1}"
     described = TARGETS[name].described()
-    return tuple(topologies.get_topology_desc(platform="cuda", topology=topology, target_config=described).devices)
+    try:
+        return tuple(topologies.get_topology_desc(platform="cuda", topology=topology, target_config=described).devices)
+    except Exception as error:  # of several types: another version's description, a plugin of another jaxlib
+        said = " ".join(str(error).split())
+        raise UserError(f"this version of JAX and its CUDA plugin cannot describe a {name}: {said[:160]}") from error
 
 
 def described(phase: Any, layout: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def compile_ahead(phase: Phase, layout: Layout, platform: str) -> jax.stages.Com
     Args:
       phase: of an experiment.
       layout: over devices of one `jax.experimental.topologies` description.
-      platform: of these devices: "tpu".
+      platform: of these devices: "tpu" or "gpu".
 
     Raises:
       UserError: if the batch cannot be split over the devices.

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), np.generic, np.dtype)
 
@@ -34,7 +35,7 @@ def _alike(one: Any, other: Any, seen: dict[tuple[int, int], Any]) -> bool:
     if isinstance(one, _PLAIN):
         # as written out: 0.0 equals -0.0, and NaN not itself
         return repr(one) == repr(other)
-    if isinstance(one, (np.ndarray, jax.Array)):
+    if type(one) is np.ndarray or isinstance(one, jax.Array):
         return _same_array(one, other)
     ours, theirs = _parts(one), _parts(other)
     if ours is None or theirs is None or len(ours) != len(theirs):
@@ -45,17 +46,21 @@ def _alike(one: Any, other: Any, seen: dict[tuple[int, int], Any]) -> bool:
 def _parts(value: Any) -> list | None:
     """What an object is made of; None where that is not known."""
     if isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__code__, id(value.__globals__), value.__defaults__, value.__kwdefaults__, *cells]
+        try:
+            cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        except ValueError:  # one is empty
+            return None
+        own = (value.__code__, id(value.__globals__), value.__defaults__, value.__kwdefaults__, value.__dict__)
+        return [*own, *cells]
     if isinstance(value, types.MethodType):
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
-        names += sorted(
-            name for name in getattr(value, "__dict__", ()) if name not in names and not name.startswith("_")
-        )
+        # flax keeps notes of its own in a module, an identity among them
+        hidden = "_" if isinstance(value, nn.Module) else "__"
+        names += sorted(n for n in getattr(value, "__dict__", ()) if n not in names and not n.startswith(hidden))
         return [names, *(getattr(value, name, None) for name in names)]
     if isinstance(value, Mapping):
         return [list(value.keys()), *value.values()]
@@ -69,4 +74,8 @@ def _same_array(one: Any, other: Any) -> bool:
         return False
     if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
         one, other = jax.random.key_data(one), jax.random.key_data(other)
-    return np.array_equal(np.asarray(one), np.asarray(other))
+    if getattr(one, "weak_type", False) != getattr(other, "weak_type", False) or one.dtype.hasobject:
+        return False
+    one, other = np.ascontiguousarray(one), np.ascontiguousarray(other)
+    # as bytes: 0.0 equals -0.0, and NaN not itself
+    return np.array_equal(one.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8))

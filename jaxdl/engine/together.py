@@ -51,17 +51,20 @@ def share_programs(options: Options, experiments: Sequence[Experiment]) -> list[
     if options.seeds is None or seeds_mode(options, layout) == "loop" or layout.axis:
         return [False] * len(experiments)
 
+    def texts(experiment: Experiment) -> list[str]:
+        return [Program(phase, Layout(devices=layout.devices[:1]), 1).text() for phase in experiment.phases]
+
     @functools.cache
-    def texts(number: int) -> list[str]:
-        phases = experiments[number].phases
-        return [Program(phase, Layout(devices=layout.devices[:1]), 1).text() for phase in phases]
+    def first() -> list[str]:
+        return texts(experiments[0])
 
-    def same(number: int) -> bool:
-        if all(map(_alike, experiments[0].phases, experiments[number].phases)):
-            return not any(getattr(phase.source, "streamed", False) for phase in experiments[0].phases)
-        return all(texts(0)) and texts(number) == texts(0)
+    def same(experiment: Experiment) -> bool:
+        pairs = list(zip(experiments[0].phases, experiment.phases, strict=False))
+        if len(experiment.phases) == len(experiments[0].phases) and all(_alike(*pair) for pair in pairs):
+            return not any(getattr(phase.source, "streamed", False) for phase in experiment.phases)
+        return all(first()) and texts(experiment) == first()
 
-    return [same(number) for number in range(len(experiments))]
+    return [same(experiment) for experiment in experiments]
 
 
 def _alike(one: Phase, other: Phase) -> bool:

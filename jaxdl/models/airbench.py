@@ -105,9 +105,10 @@ class Airbench(nn.Module):
         shape = (_PATCH, _PATCH, x.shape[-1], count)
         # orthogonal enough where nobody brings those of the data
         whitening = self.variable("batch_stats", "whitening", lambda: _uniform(self.make_rng("params"), shape))
-        bias = self.param("whitening_bias", nn.initializers.zeros_init(), (count,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, jax.lax.stop_gradient(whitening.value), bias, dtype=self.dtype)
-        x = gelu(convolution(x, kernel, padding="VALID") + bias)
+        # with two axes, as `_Norm`'s
+        offset = self.param("whitening_offset", nn.initializers.zeros_init(), (1, count), jnp.float32)
+        x, kernel, offset = nn.dtypes.promote_dtype(x, jax.lax.stop_gradient(whitening.value), offset, dtype=self.dtype)
+        x = gelu(convolution(x, kernel, padding="VALID") + offset[0])
         for width in self.widths:
             x = max_pool(Conv(width, (3, 3), use_bias=False, kernel_init=partial_identity)(x), 2)
             x = gelu(_Norm()(x, train))

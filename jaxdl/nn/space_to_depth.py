@@ -53,8 +53,11 @@ class StemConv(Conv):
 
     def _convolve(self, x: Array, kernel: Array) -> Array:
         stride, padding = self.strides, self.padding
-        if isinstance(stride, Sequence) or not isinstance(padding, int) or kernel.shape[0] != kernel.shape[1]:
+        square = kernel.ndim == 4 and kernel.shape[0] == kernel.shape[1]
+        if not square or isinstance(stride, Sequence) or not isinstance(padding, int):
             raise ValueError("StemConv has a square kernel, and one stride and one padding for both axes")
+        if (self.dilation, self.groups) != (1, 1):
+            raise ValueError("StemConv has neither dilation nor groups: use Conv")
         if target_platform() == "cpu" or any(n % stride for n in x.shape[1:3]):
             return super()._convolve(x, kernel)
         return blockwise_convolution(x, kernel, stride, padding)

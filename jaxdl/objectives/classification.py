@@ -25,7 +25,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float |
     Args:
       logits: [B, ..., K].
       labels: int [B, ...] in [0, K); anything else gives NaN, so that a wrong label is noticed.
-      label_smoothing: s in [0, 1); may be a tracer.
+      label_smoothing: s in [0, 1), a scalar; may be a tracer.
 
     Returns:
       float32 [B, ...], in nats.
@@ -43,35 +43,38 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float |
     return jnp.where((labels >= 0) & (labels < classes), loss, jnp.nan)
 
 
-def _sums(logits: Array, labels: Array) -> tuple[Array, Array, Array]:
-    """log sum_k exp z_k, z_label and the mean of z, each [B, ...], in two passes over the logits."""
+def _sums(logits: Array, labels: Array) -> tuple[Array, Array, Array, Array]:
+    """m = max z, log sum_k exp(z_k - m), z_label - m and the mean of z - m, each [B, ...], in two passes over the logits.
+
+    All are taken from the largest logit, so that they keep their digits however large it is.
+    """
     z = logits.astype(jnp.float32)
-    largest = lax.stop_gradient(z.max(axis=-1, keepdims=True))
-    total = jnp.log(jnp.exp(z - largest).sum(axis=-1)) + largest[..., 0]
+    largest = lax.stop_gradient(z.max(axis=-1))
+    below = z - largest[..., None]
     chosen = labels[..., None] == jnp.arange(logits.shape[-1])
-    return total, jnp.where(chosen, z, 0.0).sum(axis=-1), z.mean(axis=-1)
+    return largest, jnp.log(jnp.exp(below).sum(-1)), jnp.where(chosen, below, 0.0).sum(-1), below.mean(-1)
 
 
 @jax.custom_vjp
 def _nll_by_sums(logits: Array, labels: Array, smoothing: Array) -> Array:
-    """`softmax_cross_entropy` whose gradient is computed from the logits and one number of each row: nothing as large as
+    """`softmax_cross_entropy` whose gradient is computed from the logits and a few numbers of each row: nothing as large as
     the logits is kept, which for a language model are gigabytes."""
     return _nll_forward(logits, labels, smoothing)[0]
 
 
 def _nll_forward(logits, labels, smoothing):
-    total, own, mean = _sums(logits, labels)
+    largest, total, own, mean = _sums(logits, labels)
     valid = (labels >= 0) & (labels < logits.shape[-1])
     uniform = jnp.where(smoothing > 0, total - mean, 0.0)
     loss = (1 - smoothing) * (total - own) + smoothing * uniform
-    return jnp.where(valid, loss, jnp.nan), (logits, labels, smoothing, total, own, mean)
+    return jnp.where(valid, loss, jnp.nan), (logits, labels, smoothing, largest, total, own, mean)
 
 
 def _nll_backward(kept, g):
-    logits, labels, smoothing, total, own, mean = kept
+    logits, labels, smoothing, largest, total, own, mean = kept
     classes = logits.shape[-1]
     g = jnp.where((labels >= 0) & (labels < classes), g, 0.0)
-    p = jnp.exp(logits.astype(jnp.float32) - total[..., None])
+    p = jnp.exp((logits.astype(jnp.float32) - largest[..., None]) - total[..., None])
     chosen = labels[..., None] == jnp.arange(classes)
     by_logits = (p - jnp.where(chosen, 1 - smoothing, 0.0) - smoothing / classes) * g[..., None]
     by_smoothing = (g * (own - jnp.where(smoothing > 0, mean, total))).sum()

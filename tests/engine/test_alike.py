@@ -36,6 +36,20 @@ def shifted(factor):
     return lambda x, more=1: x * factor + 0 + more
 
 
+def noted(value):
+    def function(x):
+        return x * function.factor
+
+    function.factor = value
+    return function
+
+
+def hiding(value):
+    part = Part(scaled(1.0))
+    object.__setattr__(part, "_hidden", value)
+    return part
+
+
 def recursive(factor):
     def function(n):
         return 1 if n == 0 else factor * function(n - 1)
@@ -61,6 +75,10 @@ def recursive(factor):
         (lambda: jax.random.key(1), lambda: jax.random.key(2)),
         (lambda: jax.ShapeDtypeStruct((3,), np.float32), lambda: jax.ShapeDtypeStruct((4,), np.float32)),
         (lambda: nn.Dense(3), lambda: nn.Dense(4)),
+        (lambda: np.array([0.0]), lambda: np.array([-0.0])),
+        (lambda: jnp.asarray(1.0), lambda: jnp.asarray(1.0, jnp.float32) + jnp.float32(0)),
+        (lambda: noted(1), lambda: noted(2)),
+        (lambda: hiding(1), lambda: hiding(2)),
         (lambda: make_optimizer(OptimizerConfig(), 10), lambda: make_optimizer(OptimizerConfig(beta1=0.8), 10)),
         (
             lambda: make_optimizer(OptimizerConfig(l2=0.1), 10),
@@ -78,6 +96,17 @@ def test_what_lies_in_the_state_is_no_part_of_an_optimiser():
     assert alike(make_optimizer(one, 10), make_optimizer(other, 10))
 
 
+def unbound():
+    """A function around a variable that is never set."""
+
+    def function():
+        return later
+
+    if function is None:
+        later = 1
+    return function
+
+
 def test_objects_of_an_unknown_kind_are_never_alike():
     class Unknown:
         pass
@@ -85,6 +114,8 @@ def test_objects_of_an_unknown_kind_are_never_alike():
     unknown = Unknown()
     assert alike(unknown, unknown) and alike((unknown, 1), (unknown, 1))
     assert not alike(Unknown(), Unknown()) and not alike(iter([1]), iter([1]))
+    masked = [np.ma.masked_array([1, 2], mask=mask) for mask in ([0, 1], [1, 0])]
+    assert not alike(*masked) and not alike(unbound(), unbound())
 
 
 def test_lists_that_live_shortly_are_not_taken_for_each_other():
@@ -105,3 +136,11 @@ def test_phases_that_are_alike_have_one_text_and_are_not_traced(monkeypatch):
     options = Options("", seeds=2, seeds_mode="map")
     monkeypatch.setattr(Program, "text", lambda self: pytest.fail("traced"))
     assert together.share_programs(options, [one, other]) == [True, True]
+
+
+def test_an_experiment_of_more_phases_shares_nothing():
+    one = tiny.regression()
+    longer = dataclasses.replace(one, phases=one.phases * 2)
+    options = Options("", seeds=2, seeds_mode="map")
+    assert together.share_programs(options, [one, longer]) == [True, False]
+    assert together.share_programs(options, [longer, one]) == [True, False]

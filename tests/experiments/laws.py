@@ -22,7 +22,12 @@ REAL = {"mnist": "mnist", "cifar10": "cifar10", "tiny_shakespeare": "tiny_shakes
 KINDS = ("lenet5", "linear_regression", "char_lstm", "logistic_ae", "rbm", "gan_mixture", "gridworld_q", "cartpole_ppo")
 # the laws hold at any size; these recipes' own networks and batches take several times as long
 SMALL = {
-    "airbench_cifar10:small": {"model.widths": (8, 16, 16), "train.batch_size": 16, "train.eval_batch_size": 16},
+    "airbench_cifar10:small": {
+        "model.views": "one",
+        "model.widths": (8, 16, 16),
+        "train.batch_size": 16,
+        "train.eval_batch_size": 16,
+    },
     "char_gpt": {"model.layers": 1, "model.features": 32, "data.length": 16},
     "char_lstm": {"model.features": (16, 16), "model.embedding": 8},
     "cnn_mnist": {"model.features": (8, 8, 8), "model.hidden": 16},

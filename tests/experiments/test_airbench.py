@@ -16,6 +16,7 @@ from experiments import bench_torch_airbench
 from experiments.bench_airbench import no_worse
 from experiments.bench_torch_airbench import MOMENTUM, Airbench
 from experiments.recipes import airbench_cifar10 as recipe
+from jaxdl.errors import UserError
 from jaxdl.models.airbench import Airbench as Network
 from jaxdl.models.airbench import whitening_kernel
 from jaxdl.optimizers import hyper_parameters, make_optimizer
@@ -23,7 +24,7 @@ from jaxdl.tasks.classification import classification
 from jaxdl.tasks.lookahead import Lookahead
 from jaxdl.tasks.supervised import NET
 
-WIDTHS, BATCH, COUNT, STEPS = (6, 4, 4), 8, 24, 14
+WIDTHS, BATCH, COUNT, STEPS = (6, 4, 4), 8, 24, 15
 LARGE_RATE, LARGE_DECAY = 150.0, 3.0
 
 
@@ -60,7 +61,7 @@ class Plain(Airbench):
 
 
 def test_its_updates_are_those_of_the_published_network(one_thread, monkeypatch):
-    """Decays, scaled biases, Nesterov momentum, the frozen whitening bias and Lookahead, for 14 updates."""
+    """Decays, scaled biases, Nesterov momentum, the frozen whitening bias and Lookahead, for 15 updates."""
     pytest.importorskip("torch", reason="PyTorch is the oracle of its own network: pip install jaxdl[oracles]")
     rng = np.random.default_rng(0)
     # so that few updates of small batches move everything, decay and the biases' 64 too
@@ -125,7 +126,7 @@ def kernel(weight):
 def from_torch(values):
     """PyTorch's parameters under our names."""
     found = {
-        "whitening_bias": jnp.asarray(values["whiten.bias"]),
+        "whitening_offset": jnp.asarray(values["whiten.bias"])[None],
         "Dense_0": {"kernel": jnp.asarray(values["head.weight"].T)},
     }
     for group in range(3):
@@ -151,3 +152,42 @@ def test_a_difference_within_its_interval_is_none():
     assert no_worse([0.91], [0.90]) and not no_worse([0.90], [0.91])
     assert no_worse([0.900, 0.905, 0.902], [0.901, 0.906, 0.903])
     assert not no_worse([0.900, 0.901, 0.902], [0.910, 0.911, 0.912])
+
+
+def test_pytorchs_images_are_cropped_and_mirrored_as_published():
+    """Windows of the image with two mirrored pixels around it, drawn offsets, mirrored where asked."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of its own network: pip install jaxdl[oracles]")
+    rng = np.random.default_rng(1)
+    data = {"image": rng.integers(0, 256, (5, 32, 32, 3), np.uint8), "label": rng.integers(0, 10, 5)}
+    theirs = Airbench(data, data, (0.0,) * 3, (1.0,) * 3, STEPS, "cpu", False, WIDTHS, BATCH)
+    rows, offsets = torch.tensor([3, 0, 4]), torch.tensor([[0, 4], [2, 2], [3, 1]])
+    found = theirs._cropped(rows, offsets, torch.tensor([False, True, True])).permute(0, 2, 3, 1).numpy()
+    padded = np.pad(data["image"] / 255.0, ((0, 0), (2, 2), (2, 2), (0, 0)), "reflect")
+    for image, row, (down, across), mirrored in zip(
+        found, (3, 0, 4), offsets.tolist(), (False, True, True), strict=True
+    ):
+        expected = padded[row, down : down + 32, across : across + 32]
+        np.testing.assert_allclose(image, expected[:, ::-1] if mirrored else expected, atol=1e-6)
+
+
+def test_the_variants_are_those_of_the_paper():
+    """Rates and decays per 1024 examples, and how many epochs the updates are."""
+    for name, (widths, rate, decay, epochs, images) in {
+        "": ((64, 256, 256), 11.5, 0.0153, 9.9, 45_000),
+        "all": ((64, 256, 256), 11.5, 0.0153, 9.9, 50_000),
+        "wide": ((128, 384, 384), 10.0, 0.012, 15.0, 50_000),
+    }.items():
+        config = recipe.VARIANTS[name]() if name else recipe.Config()
+        assert config.model.widths == widths
+        assert config.optimizer.learning_rate == pytest.approx(rate / (1 + 1 / 0.15), rel=1e-3)
+        assert config.optimizer.l2 == pytest.approx(decay / rate, rel=1e-2)
+        assert config.train.steps * 1024 / images == pytest.approx(epochs, abs=0.01)
+        assert config.pace.whitening_steps * 1024 / images == pytest.approx(3.0, abs=0.02)
+        assert (config.pace.split == "train+validation") == (images == 50_000)
+
+
+def test_lookahead_and_a_moving_average_exclude_each_other():
+    config = recipe.Config()
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, ema_decay=0.9))
+    with pytest.raises(UserError, match="cannot both be judged"):
+        recipe.build(config)

@@ -60,6 +60,31 @@ def test_cases_measured_again_join_the_others():
     assert third["cases"][0]["call"]["hardware"] == {"cpu": "first"}
 
 
+def test_measurements_of_another_machine_are_neither_joined_nor_lost(tmp_path):
+    """Said before anything is measured."""
+    machine = {"cpu": "Some CPU", "threads": 2, "clock": "wall"}
+    flags = SimpleNamespace(suite="cpu", cases=("torch",))
+    path = tmp_path / "bench.json"
+    assert bench.others(path, flags, machine) is None
+    write(path, document("cpu", "command", machine, [a_result()], 1.0))
+    assert bench.others(path, flags, machine)["cases"][0]["case"] == "a/b"
+    # a whole suite begins anew
+    assert bench.others(path, SimpleNamespace(suite="cpu", cases=()), machine) is None
+    for other, said in (
+        ({"cpu": "Another"}, "cpu Some CPU, here Another"),
+        ({"threads": 4, "clock": "processor"}, "threads 2, here 4; clock wall, here processor"),
+    ):
+        with pytest.raises(UserError, match=rf"holds measurements of {said}: give another place for these .--output"):
+            bench.others(path, flags, machine | other)
+    with pytest.raises(UserError, match="holds measurements of suite cpu"):
+        bench.others(path, SimpleNamespace(suite="gpu", cases=("gpt2",)), machine)
+    for damaged in ("{", "[]", '{"suite": "cpu"}'):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match="is no results file of `bench`"):
+            bench.others(path, flags, machine)
+        assert path.read_text() == damaged
+
+
 def test_quartiles_of_a_known_sample():
     # by hand, positions 0.25 (n - 1), 0.5 (n - 1), 0.75 (n - 1) of the sorted sample 1 2 4 8 16 32
     assert quartiles([32, 1, 16, 2, 8, 4]) == (2.5, 6.0, 14.0)

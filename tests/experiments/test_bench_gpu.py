@@ -157,6 +157,7 @@ def test_jobs_are_processes_with_a_limit_and_one_line_of_errors(tmp_path):
 
 
 def test_without_a_gpu_there_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("XLA_FLAGS", "")
     facts = {"cpu": "Some CPU", "platform": "cpu", "threads": 2, "cores_in_use": 0.0}
     monkeypatch.setattr("experiments.bench_process.job", lambda *_: facts)
     assert cli.execute(bench.main, bench.BINARY, ["bench", "--suite=gpu"]) == 1
@@ -177,6 +178,7 @@ def test_without_a_gpu_there_is_one_line(monkeypatch, capsys):
 
 def test_the_whole_command_at_toy_size(in_this_process, tmp_path, monkeypatch, capsys):
     """Table, JSON as the ledger reads it, and a trace."""
+    monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.chdir(tmp_path)
     words = ["bench", "--suite=gpu", "--tiny", "--cases=gpt2", "--repeats=2", "--seconds=0.002", "--profile"]
     assert cli.execute(bench.main, bench.BINARY, words) == 0

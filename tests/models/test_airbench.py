@@ -60,7 +60,7 @@ def test_it_equals_pytorch(train, one_thread):
         return functional.gelu(z + 8 * tensor(params[f"_Norm_{index}"]["offset"][0])[:, None, None])
 
     def logits(z):
-        z = functional.gelu(functional.conv2d(z, kernel(stats["whitening"]), tensor(params["whitening_bias"])))
+        z = functional.gelu(functional.conv2d(z, kernel(stats["whitening"]), tensor(params["whitening_offset"][0])))
         for group in range(3):
             z = functional.conv2d(z, kernel(params[f"Conv_{2 * group}"]["kernel"]), padding=1)
             z = norm(functional.max_pool2d(z, 2), 2 * group)

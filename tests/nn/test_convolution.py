@@ -9,6 +9,7 @@ from jax import lax
 from jaxdl.nn import convolution as module
 from jaxdl.nn.convolution import Conv, convolution
 from jaxdl.nn.unfolding import in_parts
+from jaxdl.target import compiling_for
 
 # kernels that are written for what XLA:CPU makes of them
 pytestmark = pytest.mark.optimized
@@ -245,3 +246,20 @@ def test_wrong_arguments_get_one_clear_line(call, message):
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("outputs", [6, 100])
+def test_a_gpu_adds_few_biases_to_several_positions_at_once(outputs):
+    """The same layer; its bias's gradient is a sum over rows at least as wide as 96 columns, where so many divide."""
+    layer, x = Conv(outputs, (1, 1)), jax.random.normal(jax.random.key(0), (4, 8, 6, 2))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, layer.init(jax.random.key(1), x))
+
+    def both(params):
+        return jax.value_and_grad(lambda params: jnp.sin(layer.apply(params, x)).sum())(params)
+
+    wanted = both(params)
+    with compiling_for("gpu"):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), both(params), wanted)
+        text = str(jax.make_jaxpr(lambda params: layer.apply(params, x))(params))
+    side = {6: 16, 100: 1}[outputs]
+    assert (f"{192 // side},{side * outputs}]" in text) == (side > 1)

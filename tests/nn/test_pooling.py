@@ -41,7 +41,7 @@ def test_values_and_gradients_equal_pytorch(kind, window, strides, padding):
     np.testing.assert_allclose(channels_first(dx), tx.grad.numpy(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("window", "strides", "padding"), [(3, 2, 1), (3, 1, "SAME"), (2, 1, 0), ((3, 2), (2, 3), 1)])
+@pytest.mark.parametrize(("window", "strides", "padding"), [(3, 2, 1), (3, 1, "SAME"), ((3, 2), (2, 3), 1)])
 def test_a_gpus_form_is_reduce_windows_and_makes_no_scatter(window, strides, padding):
     """Equal maxima too, which these images of few values have."""
     x = jnp.asarray(X.round())

@@ -47,3 +47,6 @@ def test_the_layer_takes_blocks_where_they_fit_and_the_target_is_no_cpu():
         assert "4,4,12,8" in program(x) and "4,4,12,8" not in program(x[:, :15])
     with pytest.raises(ValueError, match="a square kernel, and one stride"):
         StemConv(8, (7, 5), strides=2, padding=3).init(jax.random.key(0), x)
+    for more in ({"dilation": 2}, {"groups": 3}):
+        with pytest.raises(ValueError, match="neither dilation nor groups"):
+            StemConv(6, (7, 7), strides=2, padding=3, **more).init(jax.random.key(0), x)

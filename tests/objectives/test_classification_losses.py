@@ -54,10 +54,10 @@ def test_gradient_of_softmax_and_cross_entropy_is_p_minus_q(smoothing):
     np.testing.assert_allclose(gradient, special.softmax(LOGITS, axis=-1) - q, atol=1e-6)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_a_gpus_form_for_many_classes_is_the_same_function(smoothing):
-    """Gradients by the logits and by the smoothing, a label that does not exist, and logits of a forbidden class."""
-    logits = jnp.float32(RNG.normal(size=(3, 4, 1500)) * 5).at[0, 0, 7].set(-jnp.inf)
+@pytest.mark.parametrize(("smoothing", "offset"), [(0.0, 0.0), (0.3, 0.0), (0.3, 1e4)])
+def test_a_gpus_form_for_many_classes_is_the_same_function(smoothing, offset):
+    """Gradients by the logits and by the smoothing, a label that does not exist, logits of a forbidden class, large ones."""
+    logits = jnp.float32(RNG.normal(size=(3, 4, 1500)) * 5 + offset).at[0, 0, 7].set(-jnp.inf)
     labels = jnp.asarray(RNG.integers(8, 1500, (3, 4))).at[1, 1].set(1500)
     weights = jnp.float32(RNG.normal(size=(3, 4)))
 
