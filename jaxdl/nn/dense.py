@@ -100,4 +100,6 @@ class JointDense(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], jnp.float32) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = lax.dot_general(x, kernel, (((1,), (0,)), ((), ())))
-        return [y[:, part] if bias is None else y[:, part] + bias[part] for part in range(self.parts)]
+        # split, not indexed: the gradient of that joins the parts, of this it adds three arrays of zeros but for one part
+        found = [part[:, 0] for part in jnp.split(y, self.parts, axis=1)]
+        return found if bias is None else [part + own for part, own in zip(found, bias, strict=True)]
