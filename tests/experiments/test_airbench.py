@@ -12,6 +12,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import laws
+
 from experiments import bench_torch_airbench
 from experiments.bench_airbench import no_worse
 from experiments.bench_torch_airbench import MOMENTUM, Airbench
@@ -19,7 +21,7 @@ from experiments.recipes import airbench_cifar10 as recipe
 from jaxdl.errors import UserError
 from jaxdl.models.airbench import Airbench as Network
 from jaxdl.models.airbench import whitening_kernel
-from jaxdl.optimizers import hyper_parameters, make_optimizer
+from jaxdl.optimizers import hyper_parameters, make_optimizer, schedule_shape
 from jaxdl.tasks.classification import classification
 from jaxdl.tasks.lookahead import Lookahead
 from jaxdl.tasks.supervised import NET
@@ -194,3 +196,26 @@ def test_lookahead_and_a_moving_average_exclude_each_other():
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, ema_decay=0.9))
     with pytest.raises(UserError, match="cannot both be judged"):
         recipe.build(config)
+
+
+def test_pytorchs_rates_are_our_schedule():
+    pytest.importorskip("torch", reason="PyTorch is the oracle of its own network: pip install jaxdl[oracles]")
+    data = {"image": np.zeros((2, 32, 32, 3), np.uint8), "label": np.zeros(2)}
+    theirs = Airbench(data, data, (0.0,) * 3, (1.0,) * 3, 435, "cpu", False, WIDTHS, BATCH)
+    _, schedule = theirs._optimizer(bench_torch_airbench.network(WIDTHS))
+    ours = schedule_shape(recipe.Config().optimizer, 435)
+    for step in (0, 1, 50, 99, 100, 101, 300, 434):
+        assert [rate(step) for rate in schedule.lr_lambdas] == pytest.approx(
+            [float(ours(jnp.int32(step)))] * 2, abs=1e-5
+        )
+
+
+def test_what_the_recipe_builds(monkeypatch):
+    if not (laws.SHARED / "cifar10").exists():
+        pytest.skip(f"cifar10 is not in {laws.SHARED}")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(laws.SHARED))
+    config = recipe.VARIANTS["all"]()
+    experiment = recipe.build(dataclasses.replace(config, model=dataclasses.replace(config.model, widths=(4,))))
+    (phase,) = experiment.phases
+    assert phase.source.transform.edge == "mirrored" and phase.source.size == 50_000
+    assert phase.task.lookahead == Lookahead(5, 0.95, 483) and not experiment.steps_may_grow
