@@ -3,7 +3,7 @@
 Numbers: NVIDIA's data sheets and the CUDA programming guide's table of compute capabilities; bfloat16 without sparsity.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experiments.roofline import Chip
 
@@ -62,32 +62,24 @@ device_description_str: "{self.kind}"
 """
 
 
-TARGETS = {
-    "a100": Target(
-        "NVIDIA A100-SXM4-80GB",
-        Chip(flops=312e12, memory_rate=2039e9, memory=80e9, link_rate=600e9),
-        (8, 0),
-        cores=108,
-        clock=1.41,
-        cache=40 << 20,
-        shared=164 << 10,
-    ),
-    "h100": Target(
-        "NVIDIA H100 80GB HBM3",
-        Chip(flops=989e12, memory_rate=3350e9, memory=80e9, link_rate=900e9),
-        (9, 0),
-        cores=132,
-        clock=1.98,
-        cache=50 << 20,
-        shared=228 << 10,
-    ),
-    "h200": Target(
-        "NVIDIA H200",
-        Chip(flops=989e12, memory_rate=4800e9, memory=141e9, link_rate=900e9),
-        (9, 0),
-        cores=132,
-        clock=1.98,
-        cache=50 << 20,
-        shared=228 << 10,
-    ),
-}
+_H100 = Target(
+    "NVIDIA H100 80GB HBM3",
+    Chip(flops=989e12, memory_rate=3350e9, memory=80e9, link_rate=900e9),
+    (9, 0),
+    cores=132,
+    clock=1.98,
+    cache=50 << 20,
+    shared=228 << 10,
+)
+_A100 = Target(
+    "NVIDIA A100-SXM4-80GB",
+    Chip(flops=312e12, memory_rate=2039e9, memory=80e9, link_rate=600e9),
+    (8, 0),
+    cores=108,
+    clock=1.41,
+    cache=40 << 20,
+    shared=164 << 10,
+)
+# an H200 is an H100 with more and faster memory
+_H200 = replace(_H100, kind="NVIDIA H200", chip=replace(_H100.chip, memory_rate=4800e9, memory=141e9))
+TARGETS = {"a100": _A100, "h100": _H100, "h200": _H200}

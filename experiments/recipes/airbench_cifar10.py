@@ -120,7 +120,10 @@ def build(config: Config) -> Experiment:
     from jaxdl.models.airbench import Airbench, whitening_kernel
 
     if config.pace.lookahead_every and config.optimizer.ema_decay:
-        raise UserError("Lookahead and a moving average of the parameters cannot both be judged: set one of them to 0")
+        raise UserError(
+            "Lookahead and a moving average of the parameters cannot both be judged: give --pace.lookahead_every=0, or leave "
+            "--optimizer.ema_decay out"
+        )
     if config.augment.flip:
         raise UserError("this recipe mirrors in every second epoch by itself: leave --augment.flip out")
     images = open_images(config.data, config.augment)

@@ -59,8 +59,8 @@ def share_programs(options: Options, experiments: Sequence[Experiment]) -> list[
         return texts(experiments[0])
 
     def same(experiment: Experiment) -> bool:
-        pairs = list(zip(experiments[0].phases, experiment.phases, strict=False))
-        if len(experiment.phases) == len(experiments[0].phases) and all(_alike(*pair) for pair in pairs):
+        phases = experiments[0].phases
+        if len(experiment.phases) == len(phases) and all(map(_alike, phases, experiment.phases)):
             return not any(getattr(phase.source, "streamed", False) for phase in experiment.phases)
         return all(first()) and texts(experiment) == first()
 

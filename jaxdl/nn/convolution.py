@@ -15,7 +15,6 @@ Accelerators get the plain convolution for both.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jaxdl.nn.unfolding import fold_last, in_parts, unfold_last, unfold_leading
+from jaxdl.nn.unfolding import fold_last, in_parts, taps, unfold_last, unfold_leading
 from jaxdl.target import target_platform
 
 Array = jax.Array
@@ -266,14 +265,8 @@ def _convolve_few_positions(x: Array, kernel: Array, strides: Ints, pads: Pads, 
     """As one product of all windows [B, *S', taps·C] with the kernel; its gradients are products too."""
     size, outputs = kernel.shape[:-2], kernel.shape[-1]
     positions = _output_sizes(x, kernel, strides, pads, (1,) * len(size), dilation)
-    padded = _pad(x, pads)
-    windows = []
-    for taps in itertools.product(*(range(k) for k in size)):
-        first = [tap * step for tap, step in zip(taps, dilation, strict=True)]
-        last = [lo + (n - 1) * step + 1 for lo, n, step in zip(first, positions, strides, strict=True)]
-        begin, end = (0, *first, 0), (x.shape[0], *last, x.shape[-1])
-        windows.append(lax.slice(padded, begin, end, (1, *strides, 1)))
-    columns = jnp.concatenate(windows, axis=-1).reshape(-1, math.prod(size) * x.shape[-1])
+    windows = taps(_pad(x, pads), size, positions, strides, dilation)
+    columns = jnp.concatenate(list(windows), axis=-1).reshape(-1, math.prod(size) * x.shape[-1])
     return (columns @ kernel.reshape(-1, outputs)).reshape(x.shape[0], *positions, outputs)
 
 

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxdl.nn.convolution import Padding, Pads, explicit_padding, per_axis
+from jaxdl.nn.unfolding import taps
 from jaxdl.target import target_platform
 
 Array = jax.Array
@@ -60,20 +61,13 @@ def _max_of_taps(x: Array, window: tuple[int, ...], strides: tuple[int, ...], pa
 def _largest_tap(x: Array, window: tuple[int, ...], strides: tuple[int, ...], pads: Pads) -> tuple[Array, Array]:
     """The maxima, and the number of the tap of each window that holds it, uint8."""
     padded = lax.pad(x, _lowest(x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)])
-    first, *others = _taps(padded, window, strides)
+    positions = tuple((n - w) // s + 1 for n, w, s in zip(padded.shape[1:-1], window, strides, strict=True))
+    first, *others = taps(padded, window, positions, strides, (1,) * len(window))
     best, place = first, jnp.zeros(first.shape, jnp.uint8)
     for number, part in enumerate(others, 1):
         place = jnp.where(part > best, jnp.uint8(number), place)
         best = jnp.maximum(part, best)
     return best, place
-
-
-def _taps(padded: Array, window: tuple[int, ...], strides: tuple[int, ...]) -> Iterator[Array]:
-    """What each tap of the windows sees, [B, *S', C]."""
-    positions = [(n - w) // s + 1 for n, w, s in zip(padded.shape[1:-1], window, strides, strict=True)]
-    for first in itertools.product(*map(range, window)):
-        last = [f + (n - 1) * s + 1 for f, n, s in zip(first, positions, strides, strict=True)]
-        yield lax.slice(padded, (0, *first, 0), (padded.shape[0], *last, padded.shape[-1]), (1, *strides, 1))
 
 
 def _max_forward(x, window, strides, pads):

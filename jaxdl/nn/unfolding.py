@@ -4,7 +4,7 @@ Shapes: B batch, S spatial axes, W the last of them, C channels of the input, O 
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,23 @@ from jaxdl.nn.stored import stored
 Array = jax.Array
 Pads = tuple[tuple[int, int], ...]
 Ints = tuple[int, ...]
+
+
+def taps(padded: Array, size: Ints, positions: Ints, strides: Ints, dilation: Ints) -> Iterator[Array]:
+    """What each tap of a window sees at all positions: [B, *S', C] for each, the last axis of the window fastest.
+
+    Args:
+      padded: [B, *S, C], no window of which sticks out.
+      size: taps along each axis.
+      positions: S', how many windows there are along each axis.
+      strides: steps between windows.
+      dilation: steps between taps.
+    """
+    for place in itertools.product(*map(range, size)):
+        first = [tap * step for tap, step in zip(place, dilation, strict=True)]
+        last = [lo + (n - 1) * step + 1 for lo, n, step in zip(first, positions, strides, strict=True)]
+        begin, end = (0, *first, 0), (padded.shape[0], *last, padded.shape[-1])
+        yield lax.slice(padded, begin, end, (1, *strides, 1))
 
 
 def in_parts(function: Callable[[Array, Array], Array], x: Array, g: Array, least: int) -> Array:
