@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
@@ -73,6 +74,13 @@ def prefer_flags(wanted: Sequence[str]) -> None:
     missing = _unnamed(wanted)
     if missing:
         os.environ["XLA_FLAGS"] = " ".join(filter(None, [os.environ.get("XLA_FLAGS", ""), *missing]))
+
+
+def for_nvidia() -> bool:
+    """Whether JAX's plugin for NVIDIA's GPUs is installed, and not turned off by JAX_PLATFORMS."""
+    platforms = os.environ.get("JAX_PLATFORMS", "").split(",")
+    plugin = any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13, 14))
+    return plugin and bool({"", "cuda", "gpu"} & set(platforms))
 
 
 def _unnamed(wanted: Sequence[str]) -> list[str]:

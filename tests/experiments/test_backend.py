@@ -240,6 +240,28 @@ def test_flags_are_preferred_only_where_the_user_has_none(monkeypatch):
     assert os.environ["XLA_FLAGS"].split() == list(backend.QUICK_TUNING)
 
 
+def test_a_smoke_run_asks_for_few_trials_of_kernels_where_a_gpu_may_be(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from experiments import cli
+
+    for folder in ("jax_cuda13_plugin", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "jax_cuda13_plugin" / "__init__.py").touch()
+    monkeypatch.setattr(backend, "start_backend", lambda **how: None)
+
+    def flags(platforms, path, smoke):
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        monkeypatch.setenv("XLA_FLAGS", "")
+        monkeypatch.setattr(sys, "path", [str(path)])
+        cli._start_backend(SimpleNamespace(flags=SimpleNamespace(smoke=smoke), recipe=None))
+        return os.environ["XLA_FLAGS"].split()
+
+    assert flags("", tmp_path, smoke=True) == flags("cuda", tmp_path, smoke=True) == list(backend.QUICK_TUNING)
+    assert not flags("", tmp_path, smoke=False) and not flags("cpu", tmp_path, smoke=True)
+    assert not flags("", tmp_path / "elsewhere", smoke=True)
+
+
 def test_a_start_compiles_few_programs_and_collects_garbage_seldom(tmp_path, monkeypatch):
     """18 for a smoke run of LeNet-5; each small one is a dozen milliseconds, and there were 61 once."""
     import jax
