@@ -19,7 +19,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results" / "recipes.json"
 README = ROOT / "README.md"
 # name of a table of speed in the README's marks -> results file
-BENCH_TABLES = {"bench": "bench-cpu.json", "bench-families": "bench-families.json", "bench-gpu": "bench-gpu.json"}
+BENCH_TABLES = {
+    "bench": "bench-cpu.json",
+    "bench-intel": "bench-cpu-intel.json",
+    "bench-families": "bench-families.json",
+    "bench-gpu": "bench-gpu.json",
+}
 FINISHED = ("done", "diverged")
 
 
@@ -229,7 +234,7 @@ def bench_table(document: dict) -> str:
         text = case["what"].replace("|", "/")
         middle, low, high = (shown_value(case["kind"], value) for value in (case["median"], *case["quartiles"]))
         rows.append(f"| {text} | {middle} ({low} – {high}) | {shown_bar(case['bar'])} |")
-    return "\n".join([*rows, "", machine_line(document["hardware"])])
+    return "\n".join([*rows, "", machine_line(document["hardware"], document["versions"])])
 
 
 def shown_value(kind: str, value: float) -> str:
@@ -247,12 +252,13 @@ def shown_bar(bar: dict | None) -> str:
     return f"{'≥' if bar['at_least'] else '≤'} {bar['value']:g}{goal}"
 
 
-def machine_line(hardware: dict) -> str:
-    """What a table was measured on, by which clock, and whether others worked there too."""
+def machine_line(hardware: dict, versions: dict) -> str:
+    """What a table was measured on and with, by which clock, and whether others worked there too."""
     busy, threads = hardware.get("cores_in_use") or 0.0, hardware["threads"]
     of_a_gpu = hardware.get("platform") == "gpu"
     parts = [
-        f"Measured on: {hardware['cpu']}" + ("" if of_a_gpu else f", {threads} thread{'s' if threads > 1 else ''}")
+        f"Measured on: {hardware['cpu']}" + ("" if of_a_gpu else f", {threads} thread{'s' if threads > 1 else ''}"),
+        f"jax {versions['jax']}",
     ]
     if hardware.get("clock", "wall") == "processor":
         parts.append("processor time")

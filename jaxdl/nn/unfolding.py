@@ -3,8 +3,10 @@
 Shapes: B batch, S spatial axes, W the last of them, C channels of the input, O of the output.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,31 +36,41 @@ def taps(padded: Array, size: Ints, positions: Ints, strides: Ints, dilation: In
         yield lax.slice(padded, begin, end, (1, *strides, 1))
 
 
-def in_parts(function: Callable[[Array, Array], Array], x: Array, g: Array, least: int) -> Array:
-    """Σ function(part of x, part of g) over equal parts of the batch, computed part after part.
+def in_parts(
+    function: Callable[[Array, Array], tuple[Any, Array]], x: Array, g: Array, least: int
+) -> tuple[Any, Array]:
+    """`function` of equal parts of a batch, computed part after part: its rows side by side, and the sum of its totals.
 
     Args:
-      function: (x [b, ...], g [b, ...]) -> array; for the whole batch the sum of what it is for the parts.
+      function: (x [b, ...], g [b, ...]) -> (rows [b, ...] or None, total), where the total of the whole batch is the sum
+        of those of the parts.
       x, g: [B, ...].
       least: at least so many parts, and fewer than four times as many; where no such number divides B, one.
+
+    Returns:
+      rows [B, ...] or None, total.
     """
     batch = x.shape[0]
     count = next((n for n in range(least, 4 * least) if batch % n == 0), 1)
     if count == 1:
         return function(x, g)
-    rows = batch // count
+    size = batch // count
 
     def part(i: Array, array: Array) -> Array:
         # a copy: the loops that unfold would look every element up through `i`; of the array as it is, because what
         # makes it would be computed once more for another shape of it
-        return stored(lambda array: lax.dynamic_slice_in_dim(array, i * rows, rows), array)
+        return stored(lambda array: lax.dynamic_slice_in_dim(array, i * size, size), array)
 
-    def body(i: Array, total: Array) -> Array:
-        return total + function(part(i, x), part(i, g)).astype(total.dtype)
+    def body(i: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        rows, total = function(part(i, x), part(i, g))
+        place = functools.partial(lax.dynamic_update_slice_in_dim, start_index=i * size, axis=0)
+        return jax.tree.map(place, carry[0], rows), carry[1] + total.astype(carry[1].dtype)
 
-    shape = jax.eval_shape(function, x[:rows], g[:rows])
-    zeros = jnp.zeros(shape.shape, jnp.promote_types(shape.dtype, jnp.float32))
-    return lax.fori_loop(0, count, body, zeros).astype(shape.dtype)
+    rows, total = jax.eval_shape(function, x[:size], g[:size])
+    whole = jax.tree.map(lambda one: jnp.zeros((batch, *one.shape[1:]), one.dtype), rows)
+    zeros = jnp.zeros(total.shape, jnp.promote_types(total.dtype, jnp.float32))
+    whole, zeros = lax.fori_loop(0, count, body, (whole, zeros))
+    return whole, zeros.astype(total.dtype)
 
 
 def unfold_last(x: Array, taps: int, positions: int, low: int, inflation: Ints, dilation: int) -> Array:

@@ -124,8 +124,8 @@ def test_the_readmes_table_of_speed():
     whole = document("cpu", "command", machine, [found, Skipped("c/d", "no torch")], 1.5)
     lines = ledger.bench_table(json.loads(json.dumps(whole))).splitlines()
     assert lines[2:4] == ["| what | 2.50 (2.25 – 2.75) | ≥ 1.6 (2.5) |", "| c/d | not measured | – |"]
-    assert lines[4:] == ["", "Measured on: Some CPU, 2 threads."]
+    assert lines[4:] == ["", f"Measured on: Some CPU, 2 threads, jax {whole['versions']['jax']}."]
     alone = {**machine, "threads": 1, "clock": "processor", "cores_in_use": 1.5}
-    said = "Measured on: Some CPU, 1 thread, processor time, while other programs kept 1.5 cores busy."
-    assert ledger.machine_line(alone) == said
+    said = "Measured on: Some CPU, 1 thread, jax 0.11.2, processor time, while other programs kept 1.5 cores busy."
+    assert ledger.machine_line(alone, {"jax": "0.11.2"}) == said
     assert ledger.BENCH_TABLES["bench"] == "bench-cpu.json" and ledger.marks("bench")[0].startswith("<!-- bench:")

@@ -99,7 +99,7 @@ def test_gradient_by_the_kernel_as_a_convolution_for_arrays_too_large_to_unfold(
 
 
 @pytest.mark.parametrize("case", ["same", "sixteen_channels"])
-def test_gradient_by_the_kernel_in_parts_of_the_batch(case, monkeypatch):
+def test_gradients_in_parts_of_the_batch(case, monkeypatch):
     monkeypatch.setattr(module, "_FEW_POSITIONS", 0)
     x_shape, kernel_shape, options = CASES[case]
     x, kernel = draw((6, *x_shape[1:]), kernel_shape)
@@ -114,21 +114,25 @@ def test_gradient_by_the_kernel_in_parts_of_the_batch(case, monkeypatch):
 
 
 @pytest.mark.parametrize(("least", "parts"), [(1, 1), (2, 2), (5, 6), (7, 12), (13, 1)])
-def test_sums_over_parts_are_the_sum_over_the_batch(least, parts):
+def test_rows_and_totals_over_parts_are_those_of_the_batch(least, parts):
     x, g = draw((12, 5), (12, 3))
     sizes = []
 
-    def product(x, g):
+    def products(x, g):
         sizes.append(x.shape[0])
-        return x.T @ g
+        return jnp.square(g) @ jnp.ones((3, 4)) + x[:, :4], x.T @ g
 
-    found = jax.jit(lambda x, g: in_parts(product, x, g, least))(x, g)
-    np.testing.assert_allclose(found, x.T @ g, atol=1e-5)
+    found = jax.jit(lambda x, g: in_parts(products, x, g, least))(x, g)
     assert set(sizes) == {12 // parts}
+    for ours, whole in zip(found, products(x, g), strict=True):
+        np.testing.assert_allclose(ours, whole, atol=1e-5)
+    rows, total = in_parts(lambda x, g: (None, x.T @ g), x, g, least)
+    np.testing.assert_allclose(total, x.T @ g, atol=1e-5)
+    assert rows is None
     # to any order, as the convolution
     both = [
-        jax.jit(jax.grad(lambda x, f=f: jnp.square(f(x)).sum()))(x)
-        for f in (lambda x: in_parts(product, x, g, least), lambda x: x.T @ g)
+        jax.jit(jax.grad(lambda x, f=f: sum(jnp.square(part).sum() for part in f(x))))(x)
+        for f in (lambda x: in_parts(products, x, g, least), lambda x: products(x, g))
     ]
     np.testing.assert_allclose(*both, rtol=1e-4, atol=1e-4)
 
