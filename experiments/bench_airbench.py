@@ -53,10 +53,27 @@ def airbench(tiny: bool, repeats: int, seconds: float, traces: str) -> Result:
         measurements["PyTorch"], facts["PyTorch: test accuracies"] = map(list, zip(*theirs, strict=True))
         enough = enough or no_worse(accuracies, facts["PyTorch: test accuracies"])
         facts["PyTorch: mean test accuracy"] = float(np.mean(facts["PyTorch: test accuracies"]))
-    shown = f"{100 * facts['mean test accuracy']:.2f} %" + ("" if enough else ", which is too few for a bar")
-    what = f"{RECIPE} on {name}, bfloat16: seconds of training, to {shown} on the test split"
+    what = described(
+        name, accuracies, enough, measurements.get("PyTorch", []), facts.get("PyTorch: test accuracies", [])
+    )
     bar = Bar(SECONDS, at_least=False) if enough else None
     return Result(case, what, "seconds", took, bar, measurements, "seconds", facts=facts)
+
+
+def described(name: str, ours: list[float], enough: bool, seconds: list[float], theirs: list[float]) -> str:
+    """What was measured: our mean test accuracy, and the published network's beside it where PyTorch trained it.
+
+    Args:
+      name: of the data.
+      ours, theirs: test accuracies, one a seed.
+      enough: whether ours is what it must be.
+      seconds: PyTorch's, one a seed.
+    """
+    short = "" if enough else ", which is too few for a bar,"
+    text = f"{RECIPE} on {name}, bfloat16: seconds of training, to {100 * np.mean(ours):.2f} %{short} on the test split"
+    if not theirs:
+        return text
+    return f"{text}; the published network in PyTorch: {np.median(seconds):.2f} s, {100 * np.mean(theirs):.2f} %"
 
 
 def no_worse(ours: list[float], theirs: list[float]) -> bool:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import laws
 
 from experiments import bench_torch_airbench
-from experiments.bench_airbench import no_worse
+from experiments.bench_airbench import described, no_worse
 from experiments.bench_torch_airbench import MOMENTUM, Airbench
 from experiments.recipes import airbench_cifar10 as recipe
 from jaxdl.errors import UserError
@@ -151,6 +151,15 @@ def order(seed):
         rng.integers(0, 5, (COUNT, 2))
         batches += [rows[first : first + BATCH] for first in range(0, COUNT, BATCH)]
     return batches[:STEPS]
+
+
+def test_what_was_measured_names_the_base_line():
+    ours, theirs = [0.90, 0.91], [0.906, 0.908]
+    text = described("cifar10-jpeg75", ours, True, [2.2, 2.4], theirs)
+    assert text.endswith("to 90.50 % on the test split; the published network in PyTorch: 2.30 s, 90.70 %")
+    assert described("cifar10", ours, False, [], []).endswith(
+        "to 90.50 %, which is too few for a bar, on the test split"
+    )
 
 
 def test_a_difference_within_its_interval_is_none():
