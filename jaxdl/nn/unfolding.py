@@ -56,21 +56,25 @@ def in_parts(
         return function(x, g)
     size = batch // count
 
+    # a part is every count-th row, so that the rows of a sharded batch stay on their device
+    def apart(array: Array) -> Array:
+        return array.reshape(size, count, *array.shape[1:])
+
     def part(i: Array, array: Array) -> Array:
         # a copy: the loops that unfold would look every element up through `i`; of the array as it is, because what
         # makes it would be computed once more for another shape of it
-        return stored(lambda array: lax.dynamic_slice_in_dim(array, i * size, size), array)
+        return stored(lambda array: lax.dynamic_index_in_dim(apart(array), i, 1, keepdims=False), array)
 
     def body(i: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
         rows, total = function(part(i, x), part(i, g))
-        place = functools.partial(lax.dynamic_update_slice_in_dim, start_index=i * size, axis=0)
+        place = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=1)
         return jax.tree.map(place, carry[0], rows), carry[1] + total.astype(carry[1].dtype)
 
     rows, total = jax.eval_shape(function, x[:size], g[:size])
-    whole = jax.tree.map(lambda one: jnp.zeros((batch, *one.shape[1:]), one.dtype), rows)
+    whole = jax.tree.map(lambda one: jnp.zeros((size, count, *one.shape[1:]), one.dtype), rows)
     zeros = jnp.zeros(total.shape, jnp.promote_types(total.dtype, jnp.float32))
     whole, zeros = lax.fori_loop(0, count, body, (whole, zeros))
-    return whole, zeros.astype(total.dtype)
+    return jax.tree.map(lambda one: one.reshape(batch, *one.shape[2:]), whole), zeros.astype(total.dtype)
 
 
 def unfold_last(x: Array, taps: int, positions: int, low: int, inflation: Ints, dilation: int) -> Array:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 import time
 
@@ -25,6 +26,7 @@ from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.payload import pack, unpack
 from jaxdl.engine.program import Program
 from jaxdl.errors import UserError
+from jaxdl.nn.convolution import convolution as convolve
 
 WIDE = 1024  # FSDP_SMALLEST: from here on a parameter is split
 
@@ -188,11 +190,31 @@ def refusals(root):
     return found
 
 
+def convolution(_):
+    """Gradients of a convolution whose batch is split: the collectives of the program, and how far from one device."""
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("data",))
+    split, whole = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("data",), ()))
+    generator = np.random.default_rng(0)
+    x, kernel, g = (
+        np.float32(generator.normal(size=size)) for size in ((128, 16, 16, 32), (3, 3, 32, 32), (128, 16, 16, 32))
+    )
+
+    def gradients(x, kernel, g):
+        return jax.vjp(convolve, x, kernel)[1](g)
+
+    one = jax.jit(gradients)(x, kernel, g)
+    placed = [jax.device_put(*pair) for pair in ((x, split), (kernel, whole), (g, split))]
+    program = jax.jit(gradients, out_shardings=(split, whole)).lower(*placed).compile()
+    names = re.findall(r"= \S+ (all-\w+|collective-\w+|reduce-scatter)\(", program.as_text())
+    apart = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(one, program(*placed), strict=True)]
+    return {"collectives": sorted(set(names)), "apart": apart}
+
+
 def main(root):
     """All of it."""
     backend.start_backend()  # eight devices that wait for each other need more than eight threads
     found, times = {"devices": len(jax.devices())}, {}
-    for part in (agreement, fsdp, long_run, shard, refusals):
+    for part in (agreement, fsdp, long_run, shard, refusals, convolution):
         began = time.time()
         with compiling.quickly():
             found[part.__name__] = part(root / part.__name__)

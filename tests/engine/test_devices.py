@@ -117,6 +117,12 @@ def test_spread_seeds_are_resumed(measured):
     assert measured["shard"]["interrupted"] == measured["shard"]["regression"]["loop"]
 
 
+def test_a_convolutions_gradients_leave_each_row_on_its_device(measured):
+    """Parts of the batch that were rows next to each other had all devices gather all rows and compute everything."""
+    assert measured["convolution"]["collectives"] == ["all-reduce"]
+    assert max(measured["convolution"]["apart"]) < 1e-5
+
+
 def test_what_cannot_be_split_is_refused(measured):
     lines = measured["refusals"]
     assert len(lines) == 4
