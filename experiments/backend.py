@@ -76,11 +76,12 @@ def prefer_flags(wanted: Sequence[str]) -> None:
         os.environ["XLA_FLAGS"] = " ".join(filter(None, [os.environ.get("XLA_FLAGS", ""), *missing]))
 
 
-def for_nvidia() -> bool:
-    """Whether JAX's plugin for NVIDIA's GPUs is installed, and not turned off by JAX_PLATFORMS."""
+def tune_quickly() -> None:
+    """QUICK_TUNING, where JAX's plugin for NVIDIA's GPUs is installed, not turned off, and the backend not started yet."""
     platforms = os.environ.get("JAX_PLATFORMS", "").split(",")
-    plugin = any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13, 14))
-    return plugin and bool({"", "cuda", "gpu"} & set(platforms))
+    plugin = any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
+    if plugin and {"", "cuda", "gpu"} & set(platforms) and not _backend_started():
+        prefer_flags(QUICK_TUNING)
 
 
 def _unnamed(wanted: Sequence[str]) -> list[str]:

@@ -287,8 +287,8 @@ def _start_backend(arguments: Arguments) -> None:
         devices = backend.host_devices(values.seeds or 1, backend.cores())
     threads = arguments.recipe.threads if arguments.recipe else None
     deterministic = getattr(values, "deterministic", False)
-    if getattr(values, "smoke", False) and backend.for_nvidia():
-        backend.prefer_flags(backend.QUICK_TUNING)  # a few steps are sooner done than their kernels are tried
+    if getattr(values, "smoke", False):
+        backend.tune_quickly()  # a few steps are sooner done than their kernels are tried
     backend.start_backend(host_devices=devices, deterministic=deterministic, threads=threads)
 
 

@@ -233,7 +233,8 @@ def bench_table(document: dict) -> str:
             continue
         text = case["what"].replace("|", "/")
         middle, low, high = (shown_value(case["kind"], value) for value in (case["median"], *case["quartiles"]))
-        rows.append(f"| {text} | {middle} ({low} – {high}) | {shown_bar(case['bar'])} |")
+        extent = f" ({low} – {high})" if len(case["values"]) > 1 else ""
+        rows.append(f"| {text} | {middle}{extent} | {shown_bar(case['bar'])} |")
     return "\n".join([*rows, "", machine_line(document["hardware"], document["versions"])])
 
 

@@ -4,13 +4,14 @@ XLA:CPU rewrites a convolution into the form of its fast kernel only in the entr
 convolution for the weight gradient that automatic differentiation makes runs as a naive loop, 30 times slower. So
 `convolution` has its own vector-Jacobian product:
 
-- with stride 1 both gradients are matrix products. That by the kernel is of x unfolded along the last spatial axis,
-  [N, kw·C], and g unfolded along the others, [N, kh·O]; that by the input is of the same unfolded g and the kernel. The
-  unfolded arrays grow by kw and by kh instead of kh·kw; they are made for a part of the batch at a time, which stays in
-  the cache;
-- with a larger stride the gradient by the input is again a convolution in NHWC/HWIO form: kernel flipped, input and
-  output channels exchanged, the stride as dilation of the input. That by the kernel is one with the channels as batch
-  and the batch as channels.
+- with stride 1 the gradient by the kernel is a matrix product of x unfolded along the last spatial axis, [N, kw·C], and g
+  unfolded along the others, [N, kh·O]. The unfolded arrays grow by kw and by kh instead of kh·kw; they are made for a part
+  of the batch at a time, which stays in the cache. With few taps and channels the gradient by the input is a product of
+  the same unfolded g and the kernel;
+- else the gradient by the input is again a convolution in NHWC/HWIO form: kernel flipped, input and output channels
+  exchanged, the stride as dilation of the input;
+- with a larger stride, or arrays too large to unfold, the gradient by the kernel is a convolution with the channels as
+  batch and the batch as channels.
 
 Accelerators get the plain convolution for both.
 """
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jaxdl.nn.unfolding import fold_last, in_parts, taps, unfold_last, unfold_leading
+from jaxdl.nn.unfolding import fold_last, in_parts, number_of_parts, taps, unfold_last, unfold_leading
 from jaxdl.target import target_platform
 
 Array = jax.Array
@@ -40,10 +41,11 @@ _LARGEST_UNFOLDED = 1 << 26
 _CACHED_UNFOLDED = 1 << 20
 # XLA:CPU has a fast kernel (YNNPACK's) for convolutions with this many channels on one side; jax 0.10.
 _FAST_CHANNELS = 32
-# With a few taps along the last axis, or few channels, the gradient by the input is sooner there as a product of what the
-# kernel's gradient unfolds than as a convolution: 11 to 20 % less time for both, 3x3 and 16, 32, 64 channels (two Intel
-# cores, jax 0.10.2, which runs the convolution on one of them). With 5x5 a step of a DCGAN was 10 % slower.
-_FEW_TAPS = 3
+# Up to so many taps along the last axis and so many channels, the gradient by the input is faster as a product with what
+# the kernel's gradient unfolds than as a convolution: both gradients take 17 to 24 % less time with 3x3 and 16 to 64 channels
+# (two Intel cores, jax 0.10.2, which runs the convolution on one of them; on 0.11.2, which uses both, 15 % less to 2 % more).
+# With 256 channels and where the batch has no parts they took longer.
+_FEW_TAPS, _FEW_CHANNELS = 3, 64
 # On maps this small a convolution costs many times its arithmetic: 4.5 ms against 0.3 for the product of its windows
 # (64 maps of 4x4, kernel 5x5, 16 to 32 channels; jax 0.10.2).
 _FEW_POSITIONS = 16
@@ -205,10 +207,12 @@ def _gradients(
     # stored values, not computed again in every copy that the unfolding makes
     x, g = lax.optimization_barrier((x, g))
     unfolded = max(g.size * math.prod(size[:-1]), x.size * math.prod(inflation) * size[-1])
-    narrow = size[-1] <= _FEW_TAPS or max(kernel.shape[-2:]) < _FAST_CHANNELS
-    if narrow and _is_unit((*strides, *inflation)) and unfolded <= _LARGEST_UNFOLDED:
+    least, channels = -(-unfolded // _CACHED_UNFOLDED), max(kernel.shape[-2:])
+    narrow = channels < _FAST_CHANNELS or (size[-1] <= _FEW_TAPS and channels <= _FEW_CHANNELS)
+    cached = least == 1 or number_of_parts(x.shape[0], least) > 1
+    if narrow and cached and _is_unit((*strides, *inflation)) and unfolded <= _LARGEST_UNFOLDED:
         both = functools.partial(_gradients_by_products, kernel=kernel, pads=pads, dilation=dilation)
-        by_x, product = in_parts(both, x, g, -(-unfolded // _CACHED_UNFOLDED))
+        by_x, product = in_parts(both, x, g, least)
         return by_x, _from_columns(product, kernel.shape)
     back = _back_padding(x, kernel, g, strides, pads, inflation, dilation)
     # the barrier keeps XLA from folding the transpose back into a convolution that it only runs naively
@@ -222,7 +226,7 @@ def _gradients(
         along = unfold_leading(g, x, size, pads, inflation, dilation)
         return None, across.reshape(-1, across.shape[-1]).T @ along.reshape(-1, along.shape[-1])
 
-    return by_x, _from_columns(in_parts(by_kernel, x, g, -(-unfolded // _CACHED_UNFOLDED))[1], kernel.shape)
+    return by_x, _from_columns(in_parts(by_kernel, x, g, least)[1], kernel.shape)
 
 
 def _gradients_by_products(x: Array, g: Array, kernel: Array, pads: Pads, dilation: Ints) -> tuple[Array, Array]:

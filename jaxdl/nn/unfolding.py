@@ -36,6 +36,11 @@ def taps(padded: Array, size: Ints, positions: Ints, strides: Ints, dilation: In
         yield lax.slice(padded, begin, end, (1, *strides, 1))
 
 
+def number_of_parts(batch: int, least: int) -> int:
+    """The smallest divisor of `batch` from `least` on and below four times as many; 1 if there is none."""
+    return next((n for n in range(least, 4 * least) if batch % n == 0), 1)
+
+
 def in_parts(
     function: Callable[[Array, Array], tuple[Any, Array]], x: Array, g: Array, least: int
 ) -> tuple[Any, Array]:
@@ -45,18 +50,18 @@ def in_parts(
       function: (x [b, ...], g [b, ...]) -> (rows [b, ...] or None, total), where the total of the whole batch is the sum
         of those of the parts.
       x, g: [B, ...].
-      least: at least so many parts, and fewer than four times as many; where no such number divides B, one.
+      least: see `number_of_parts`.
 
     Returns:
       rows [B, ...] or None, total.
     """
     batch = x.shape[0]
-    count = next((n for n in range(least, 4 * least) if batch % n == 0), 1)
+    count = number_of_parts(batch, least)
     if count == 1:
         return function(x, g)
     size = batch // count
 
-    # a part is every count-th row, so that the rows of a sharded batch stay on their device
+    # a part is every count-th row, so that the rows of a sharded batch stay where they are if the devices divide `size`
     def apart(array: Array) -> Array:
         return array.reshape(size, count, *array.shape[1:])
 

@@ -205,7 +205,7 @@ def convolution(_):
     one = jax.jit(gradients)(x, kernel, g)
     placed = [jax.device_put(*pair) for pair in ((x, split), (kernel, whole), (g, split))]
     program = jax.jit(gradients, out_shardings=(split, whole)).lower(*placed).compile()
-    names = re.findall(r"= \S+ (all-\w+|collective-\w+|reduce-scatter)\(", program.as_text())
+    names = re.findall(r"= .*?\b((?:all|collective)-[\w-]+|reduce-scatter[\w-]*)\(", program.as_text())
     apart = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(one, program(*placed), strict=True)]
     return {"collectives": sorted(set(names)), "apart": apart}
 

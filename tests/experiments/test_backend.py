@@ -250,7 +250,8 @@ def test_a_smoke_run_asks_for_few_trials_of_kernels_where_a_gpu_may_be(tmp_path,
     (tmp_path / "jax_cuda13_plugin" / "__init__.py").touch()
     monkeypatch.setattr(backend, "start_backend", lambda **how: None)
 
-    def flags(platforms, path, smoke):
+    def flags(platforms, path, smoke, started=False):
+        monkeypatch.setattr(backend, "_backend_started", lambda: started)
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
         monkeypatch.setenv("XLA_FLAGS", "")
         monkeypatch.setattr(sys, "path", [str(path)])
@@ -260,6 +261,7 @@ def test_a_smoke_run_asks_for_few_trials_of_kernels_where_a_gpu_may_be(tmp_path,
     assert flags("", tmp_path, smoke=True) == flags("cuda", tmp_path, smoke=True) == list(backend.QUICK_TUNING)
     assert not flags("", tmp_path, smoke=False) and not flags("cpu", tmp_path, smoke=True)
     assert not flags("", tmp_path / "elsewhere", smoke=True)
+    assert not flags("", tmp_path, smoke=True, started=True)
 
 
 def test_a_start_compiles_few_programs_and_collects_garbage_seldom(tmp_path, monkeypatch):

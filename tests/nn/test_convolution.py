@@ -113,6 +113,21 @@ def test_gradients_in_parts_of_the_batch(case, monkeypatch):
     assert len(counts) == 1 and counts[0] > 1
 
 
+@pytest.mark.parametrize(
+    ("batch", "channels", "taps", "products"),
+    [(6, 40, 3, True), (13, 40, 3, False), (6, 72, 3, False), (6, 40, 5, False)],
+)
+def test_the_gradient_by_the_input_is_a_product_where_that_is_faster(batch, channels, taps, products, monkeypatch):
+    monkeypatch.setattr(module, "_CACHED_UNFOLDED", batch * 36 * channels)
+    called, plain = [], module._gradients_by_products
+    monkeypatch.setattr(module, "_gradients_by_products", lambda *a, **k: called.append(1) or plain(*a, **k))
+    x, kernel = draw((batch, 6, 6, channels), (3, taps, channels, 4))
+    ours = jax.jit(functools.partial(gradients, convolution, options={}))(x, kernel)
+    assert bool(called) == products
+    for a, b in zip(ours, jax.jit(functools.partial(gradients, reference, options={}))(x, kernel), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
+
+
 @pytest.mark.parametrize(("least", "parts"), [(1, 1), (2, 2), (5, 6), (7, 12), (13, 1)])
 def test_rows_and_totals_over_parts_are_those_of_the_batch(least, parts):
     x, g = draw((12, 5), (12, 3))
