@@ -225,7 +225,7 @@ def spread(values: Sequence[float], unit: str = "", digits: int = 2, lowest: boo
 
 
 def bench_table(document: dict) -> str:
-    """The README's table of speed, in Markdown: the median ratio of each case, its quartiles, its bar; then the machine."""
+    """The README's table of speed, in Markdown: the median of each case, its quartiles and bound, its bar; then the machine."""
     rows = ["| what | median (quartiles) | bar (goal) |", "|---|---|---|"]
     for case in document["cases"]:
         if "skipped" in case:
@@ -234,6 +234,8 @@ def bench_table(document: dict) -> str:
         text = case["what"].replace("|", "/")
         middle, low, high = (shown_value(case["kind"], value) for value in (case["median"], *case["quartiles"]))
         extent = f" ({low} – {high})" if len(case["values"]) > 1 else ""
+        if case["bound"] is not None:
+            extent += f", 95 % bound {case['bound']:.3f}"
         rows.append(f"| {text} | {middle}{extent} | {shown_bar(case['bar'])} |")
     return "\n".join([*rows, "", machine_line(document["hardware"], document["versions"])])
 

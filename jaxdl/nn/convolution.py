@@ -208,41 +208,42 @@ def _gradients(
     x, g = lax.optimization_barrier((x, g))
     unfolded = max(g.size * math.prod(size[:-1]), x.size * math.prod(inflation) * size[-1])
     least, channels = -(-unfolded // _CACHED_UNFOLDED), max(kernel.shape[-2:])
+    products = _is_unit(strides) and unfolded <= _LARGEST_UNFOLDED
     narrow = channels < _FAST_CHANNELS or (size[-1] <= _FEW_TAPS and channels <= _FEW_CHANNELS)
     cached = least == 1 or number_of_parts(x.shape[0], least) > 1
-    if narrow and cached and _is_unit((*strides, *inflation)) and unfolded <= _LARGEST_UNFOLDED:
-        both = functools.partial(_gradients_by_products, kernel=kernel, pads=pads, dilation=dilation)
-        by_x, product = in_parts(both, x, g, least)
-        return by_x, _from_columns(product, kernel.shape)
-    back = _back_padding(x, kernel, g, strides, pads, inflation, dilation)
-    # the barrier keeps XLA from folding the transpose back into a convolution that it only runs naively
-    turned = lax.optimization_barrier(jnp.swapaxes(jnp.flip(kernel, range(len(size))), -1, -2))
-    by_x = _convolve(g, turned, inflation, back, strides, dilation)
-    if not _is_unit(strides) or unfolded > _LARGEST_UNFOLDED:
+    both = products and _is_unit(inflation) and narrow and cached
+    by_x = product = None
+    if products:
+        geometry: dict[str, Any] = {"pads": pads, "inflation": inflation, "dilation": dilation}
+        by_x, product = in_parts(functools.partial(_products, kernel=kernel, both=both, **geometry), x, g, least)
+    if by_x is None:
+        # the barrier keeps XLA from folding the transpose back into a convolution that it only runs naively
+        turned = lax.optimization_barrier(jnp.swapaxes(jnp.flip(kernel, range(len(size))), -1, -2))
+        back = _back_padding(x, kernel, g, strides, pads, inflation, dilation)
+        by_x = _convolve(g, turned, inflation, back, strides, dilation)
+    if product is None:
         return by_x, _as_convolution(x, g, size, strides, pads, inflation, dilation)
-
-    def by_kernel(x: Array, g: Array) -> tuple[None, Array]:
-        across = unfold_last(x, size[-1], g.shape[-2], pads[-1][0], inflation, dilation[-1])
-        along = unfold_leading(g, x, size, pads, inflation, dilation)
-        return None, across.reshape(-1, across.shape[-1]).T @ along.reshape(-1, along.shape[-1])
-
-    return by_x, _from_columns(in_parts(by_kernel, x, g, least)[1], kernel.shape)
+    return by_x, _from_columns(product, kernel.shape)
 
 
-def _gradients_by_products(x: Array, g: Array, kernel: Array, pads: Pads, dilation: Ints) -> tuple[Array, Array]:
-    """Of stride 1: the gradient by x [B, *S, C], and [kw·C, kh·O] with that by the kernel, of one g unfolded for both.
+def _products(
+    x: Array, g: Array, kernel: Array, both: bool, pads: Pads, inflation: Ints, dilation: Ints
+) -> tuple[Array | None, Array]:
+    """Of stride 1, by products with one unfolded g: the gradient by x [B, *S, C] if `both`, [kw·C, kh·O] with the kernel's.
 
     The taps of the leading axes are channels of the unfolded g. So the gradient by x is one product for all taps of the
     last axis, [N, kh·O] by [kh·O, kw·C], and the sum of its shifted parts.
     """
-    rank, size, unit = len(pads), kernel.shape[:-2], (1,) * len(pads)
-    across = unfold_last(x, size[-1], g.shape[-2], pads[-1][0], unit, dilation[-1])
-    along = unfold_leading(g, x, size, pads, unit, dilation)
+    rank, size = len(pads), kernel.shape[:-2]
+    across = unfold_last(x, size[-1], g.shape[-2], pads[-1][0], inflation, dilation[-1])
+    along = unfold_leading(g, x, size, pads, inflation, dilation)
     along = along.reshape(-1, along.shape[-1])
+    by_kernel = across.reshape(-1, across.shape[-1]).T @ along
+    if not both:
+        return None, by_kernel
     columns = jnp.transpose(kernel, (*range(rank - 1), rank + 1, rank - 1, rank)).reshape(along.shape[-1], -1)
     windows = (along @ columns).reshape(across.shape)
-    by_x = fold_last(windows, size[-1], x.shape[-2], pads[-1][0], dilation[-1])
-    return by_x, across.reshape(-1, across.shape[-1]).T @ along
+    return fold_last(windows, size[-1], x.shape[-2], pads[-1][0], dilation[-1]), by_kernel
 
 
 def _from_columns(product: Array, shape: Ints) -> Array:

@@ -121,10 +121,12 @@ def test_scikit_learns_machine_makes_the_same_updates_either_way():
 def test_the_readmes_table_of_speed():
     found = Result("a/b", "what", "speed-up", [2.0, 2.5, 3.0], Bar(1.6, goal=2.5), {"ours": [0.1] * 3}, "seconds")
     machine = {"cpu": "Some CPU", "threads": 2, "cores_in_use": 0.1}
-    whole = document("cpu", "command", machine, [found, Skipped("c/d", "no torch")], 1.5)
+    once = Result("e/f", "once", "rate", [1234.5], None, {"ours": [0.1]}, "seconds", bound=1.2345)
+    whole = document("cpu", "command", machine, [found, Skipped("c/d", "no torch"), once], 1.5)
     lines = ledger.bench_table(json.loads(json.dumps(whole))).splitlines()
     assert lines[2:4] == ["| what | 2.50 (2.25 – 2.75) | ≥ 1.6 (2.5) |", "| c/d | not measured | – |"]
-    assert lines[4:] == ["", f"Measured on: Some CPU, 2 threads, jax {whole['versions']['jax']}."]
+    assert lines[4] == "| once | 1,234, 95 % bound 1.234 | – |"
+    assert lines[5:] == ["", f"Measured on: Some CPU, 2 threads, jax {whole['versions']['jax']}."]
     alone = {**machine, "threads": 1, "clock": "processor", "cores_in_use": 1.5}
     said = "Measured on: Some CPU, 1 thread, jax 0.11.2, processor time, while other programs kept 1.5 cores busy."
     assert ledger.machine_line(alone, {"jax": "0.11.2"}) == said
