@@ -162,21 +162,21 @@ def against_torch(name: str, repeats: int, seconds: float, traces: str = "") -> 
     if reason := bench_torch.missing():
         return Skipped(case, reason)
     workload = WORKLOADS[name]
-    build = bench_torch.use_threads(backend.cores())
     variants = bench_torch.VARIANTS if name in IN_LOOP else bench_torch.VARIANTS[:2]
     data = random_data(workload)
-    return against(
-        case,
-        f"{workload.title}: time of a PyTorch step over that of ours",
-        TORCH_BARS[name],
-        Engine(phase_of(workload)),
-        {each: bench_torch.Trainer(workload.theirs, *data, workload.batch, each) for each in variants},
-        repeats=repeats,
-        seconds=seconds,
-        most=_most(),
-        facts={"torch": build},
-        traces=traces,
-    )
+    with bench_torch.threads(backend.cores()) as build:
+        return against(
+            case,
+            f"{workload.title}: time of a PyTorch step over that of ours",
+            TORCH_BARS[name],
+            Engine(phase_of(workload)),
+            {each: bench_torch.Trainer(workload.theirs, *data, workload.batch, each) for each in variants},
+            repeats=repeats,
+            seconds=seconds,
+            most=_most(),
+            facts={"torch": build},
+            traces=traces,
+        )
 
 
 def in_loop(name: str, repeats: int, seconds: float) -> Result:

@@ -3,6 +3,7 @@
 Settings are those of the recipes named in each case; data are random, so nothing needs to be prepared.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -375,23 +376,24 @@ def measured(case: str, family: Family, repeats: int, seconds: float, clock: str
     from jaxdl.engine.record import cpu_threads
 
     facts = {"a step": family.unit, "clock": clock, "our threads": cpu_threads()}
-    if family.package != "sklearn":
-        facts["torch"] = bench_torch.use_threads(backend.cores())
-    config = family.config()
-    ours, theirs = Engine(family.ours(config)), family.theirs(config)
-    sides: list[Callable[[int], None]] = [ours, *theirs.values()]
-    for side in sides if family.first else ():
-        side(family.first)
-    return against(
-        case,
-        f"{family.title}: time of a step of {_OTHERS[case.split('/')[0]]} over that of ours",
-        family.bar,
-        ours,
-        theirs,
-        repeats=repeats,
-        seconds=seconds,
-        most=CHUNK_LARGEST,
-        facts=facts,
-        clock=clock,
-        traces=traces,
-    )
+    with contextlib.ExitStack() as until_measured:
+        if family.package != "sklearn":
+            facts["torch"] = until_measured.enter_context(bench_torch.threads(backend.cores()))
+        config = family.config()
+        ours, theirs = Engine(family.ours(config)), family.theirs(config)
+        sides: list[Callable[[int], None]] = [ours, *theirs.values()]
+        for side in sides if family.first else ():
+            side(family.first)
+        return against(
+            case,
+            f"{family.title}: time of a step of {_OTHERS[case.split('/')[0]]} over that of ours",
+            family.bar,
+            ours,
+            theirs,
+            repeats=repeats,
+            seconds=seconds,
+            most=CHUNK_LARGEST,
+            facts=facts,
+            clock=clock,
+            traces=traces,
+        )

@@ -1,6 +1,7 @@
 """The same networks in PyTorch, trained in the ways that are fast there: eager, fused Adam, channels last."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,21 @@ def missing() -> str:
     return "" if importlib.util.find_spec("torch") else "PyTorch is not installed (pip install -e '.[oracles]')"
 
 
-def use_threads(count: int) -> str:
-    """Gives PyTorch `count` threads; returns its build's facts in one line."""
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[str]:
+    """PyTorch has `count` threads and flushes denormals, until the block ends; yields its build's facts in one line."""
     import torch
 
+    before = torch.get_num_threads()
     torch.set_num_threads(count)
     # XLA:CPU flushes denormals too; without it the moments of dead units slow Adam down
     torch.set_flush_denormal(True)
     kind = "MKL" if torch.backends.mkl.is_available() else "no MKL"
-    return f"{torch.__version__}, {torch.get_num_threads()} threads, {kind}"
+    try:
+        yield f"{torch.__version__}, {torch.get_num_threads()} threads, {kind}"
+    finally:
+        torch.set_flush_denormal(False)  # it is the calling thread's state: NumPy's and Python's floats flush too
+        torch.set_num_threads(before)
 
 
 def mlp(inputs: int, *features: int) -> Any:
