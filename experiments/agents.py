@@ -133,7 +133,8 @@ def dqn_experiment(config: Any) -> Experiment:
     agent, model, train = config.agent, config.model, config.train
     network = QNetwork(environment.num_actions, model.features, model.maps, model.activation, agent.dueling)
     optimizer = make_optimizer(config.optimizer, max(1, train.steps) * agent.updates)
-    return agent_experiment(config, DQN(environment, network, optimizer, agent, train.batch_size, train.steps))
+    task = DQN(environment, network, optimizer, agent, train.batch_size, train.steps)
+    return agent_experiment(config, task, steps_may_grow=False)  # exploration falls over a share of all steps
 
 
 def environment_version(environment: Any) -> str:

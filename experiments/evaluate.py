@@ -20,7 +20,8 @@ def main(arguments: cli.Arguments) -> int:
     """Prints the metrics and writes evaluation.json."""
     import json
 
-    from experiments.session import open_run, run_folders
+    from experiments.reporting import over_seeds
+    from experiments.session import judged_folders, open_run
     from jaxdl.engine.fit import evaluate
     from jaxdl.engine.folder import RunFolder
     from jaxdl.engine.progress import result
@@ -28,7 +29,7 @@ def main(arguments: cli.Arguments) -> int:
 
     workdir = arguments.flags.workdir
     session = open_run(workdir, getattr(arguments.flags, "data.dir"))
-    found = run_folders(workdir)
+    found = judged_folders(workdir)
     folders = [RunFolder(path) for _, path in found]
     seeds = [seed for seed, _ in found]
     evaluated = [evaluate(session.experiment, folder, seed) for seed, folder in zip(seeds, folders, strict=True)]
@@ -46,7 +47,7 @@ def main(arguments: cli.Arguments) -> int:
         return 0
     shown = dict(whole["metrics"])
     if len(metrics) > 1:
-        shown = {name: f"{v['mean']:.4f} ± {v['ci95']:.4f}  (n = {len(v['values'])})" for name, v in shown.items()}
+        shown = {name: over_seeds(values) for name, values in shown.items()}
     shown |= {f"ensemble {name}": value for name, value in whole.get("ensemble", {}).items()}
     result(f"{session.recipe.title}: reported parameters of {workdir}", shown, where)
     return 0

@@ -64,7 +64,7 @@ def open_agent(workdir: str, simulations: int = 0) -> Agent:
     Raises:
       UserError: there is no run of a game in `workdir`.
     """
-    from experiments.session import open_run, run_folders
+    from experiments.session import judged_folders, open_run
     from jaxdl.engine.compiled import predictor
     from jaxdl.engine.fit import load_judged
     from jaxdl.engine.folder import RunFolder
@@ -78,7 +78,7 @@ def open_agent(workdir: str, simulations: int = 0) -> Agent:
         )
     if simulations:
         task = dataclasses.replace(task, search=dataclasses.replace(task.search, simulations=simulations))
-    state = load_judged(session.experiment, RunFolder(run_folders(workdir)[0][1]))
+    state = load_judged(session.experiment, RunFolder(judged_folders(workdir)[0][1]))
     asked = predictor(task, state)
 
     def look(moves: list[int]) -> dict[str, Any]:

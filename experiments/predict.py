@@ -19,7 +19,7 @@ BINARY = cli.Binary(
 def main(arguments: cli.Arguments) -> int:
     """Prints one prediction for each file, as text or as one JSON object a line."""
     from experiments.reporting import View
-    from experiments.session import open_run, run_folders
+    from experiments.session import judged_folders, open_run
     from jaxdl.engine.folder import RunFolder
 
     flags = arguments.flags
@@ -29,7 +29,7 @@ def main(arguments: cli.Arguments) -> int:
     if session.experiment.read_input is None:
         raise UserError(f"recipe {session.recipe.title} reads no files")
     named = [each for path in flags.input for each in examples(session.experiment, path)]
-    folders = [RunFolder(path) for _, path in run_folders(flags.workdir)]
+    folders = [RunFolder(path) for _, path in judged_folders(flags.workdir)]
     records = [folder.read_json("record.json") for folder in folders]
     view = View(session, folders, records, [[] for _ in folders])
     outputs = predict(view, [row for _, row in named])

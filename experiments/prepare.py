@@ -4,37 +4,53 @@ With the source files at hand, and no network: --manual_dir=DIR. Where the set g
 $TFDS_DATA_DIR, else the user's cache.
 """
 
-import sys
+from dataclasses import dataclass
 
-from absl import app, flags
-
+from experiments import cli
+from experiments.flags import UsageError, option
 from jaxdl.data.prepare import PREPARABLE, prepare
-from jaxdl.errors import UserError
-
-_DATASET = flags.DEFINE_string("dataset", None, f"the set to prepare: {', '.join(PREPARABLE)}")
-_DATA_DIR = flags.DEFINE_string("data.dir", "", "folder of prepared sets ('': $TFDS_DATA_DIR, else the user's cache)")
-_MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "folder that holds the source files; '': download them")
-_DEBUG = flags.DEFINE_bool("debug", False, "show the traceback of an error")
 
 
-def main(argv: list[str]) -> int:
-    """Returns the exit code."""
-    if len(argv) > 1 or not _DATASET.value:
-        what = f"unexpected argument {argv[1]!r}" if len(argv) > 1 else "--dataset=NAME is missing"
-        print(f"error: {what}; NAME is one of {', '.join(PREPARABLE)}", file=sys.stderr)
-        return 2
-    name = _DATASET.value
-    if not _MANUAL_DIR.value and PREPARABLE.get(name, ("", 0))[1]:
-        print(f"{name}: {PREPARABLE[name][1]} MB are downloaded where it is not prepared yet", flush=True)
-    try:
-        print(prepare(name, _DATA_DIR.value, _MANUAL_DIR.value))
-    except UserError as error:
-        if _DEBUG.value:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+@dataclass(frozen=True)
+class _Place:
+    """Where prepared sets lie."""
+
+    dir: str = option("", "folder of prepared sets; where not set: $TFDS_DATA_DIR, else the user's cache")
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Flags of its own."""
+
+    dataset: str = option("", f"the set to prepare: {', '.join(PREPARABLE)}")
+    data: _Place = _Place()
+    manual_dir: str = option("", "folder that holds the source files; where not set they are downloaded")
+
+
+BINARY = cli.Binary(
+    program="prepare",
+    summary="Downloads a data set once and prepares it for all runs; from files at hand with --manual_dir.",
+    options=PrepareOptions,
+    smaller="what else runs here",
+)
+
+
+def main(arguments: cli.Arguments) -> int:
+    """Prepares one set and says where it lies.
+
+    Raises:
+      UsageError: no data set is named.
+      UserError: none of that name is known, or it cannot be downloaded, read or written.
+    """
+    flags = arguments.flags
+    if not flags.dataset:
+        raise UsageError(f"--dataset=NAME is missing; NAME is one of {', '.join(PREPARABLE)}")
+    megabytes = PREPARABLE.get(flags.dataset, ("", 0))[1]
+    if not flags.manual_dir and megabytes:
+        print(f"{flags.dataset}: {megabytes} MB are downloaded where it is not prepared yet", flush=True)
+    print(prepare(flags.dataset, getattr(flags, "data.dir"), flags.manual_dir))
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main, BINARY)

@@ -72,6 +72,7 @@ class View:
 
 def header(session: Any, options: Any, layout: Any) -> None:
     """What is about to run."""
+    from jaxdl.engine.options import seeds_mode
     from jaxdl.engine.progress import header as print_header
 
     devices, seeds = layout.devices, options.seeds
@@ -82,7 +83,7 @@ def header(session: Any, options: Any, layout: Any) -> None:
         "devices": f"{len(devices)} x {devices[0].device_kind}{mesh}, {options.parallel}, {options.precision}",
         "seed": str(options.seed)
         if seeds is None
-        else f"{options.seed} to {options.seed + seeds - 1} ({options.seeds_mode})",
+        else f"{options.seed} to {options.seed + seeds - 1} ({seeds_mode(options, layout)})",
         "run folder": options.workdir,
     }
     print_header(facts)
@@ -96,9 +97,7 @@ def result_block(session: Any, run: Any) -> None:
     metrics: dict[str, float | str] = {}
     facts: dict[str, object] = {}
     if run.summary:
-        for name, found in run.summary["metrics"].items():
-            interval = f" ± {found['ci95']:.4f}" if found["ci95"] is not None else ""
-            metrics[name] = f"{found['mean']:.4f}{interval}  (n = {len(found['values'])})"
+        metrics = {name: over_seeds(found) for name, found in run.summary["metrics"].items()}
     else:
         metrics = {name: value for name, value in record["metrics"].items() if value is not None}
         facts["parameters"] = f"{record['parameters']:,}"
@@ -110,6 +109,12 @@ def result_block(session: Any, run: Any) -> None:
     result(
         f"{record['status']}: {steps} steps in {seconds:.1f} s, {compilation:.1f} s of it compilation", metrics, facts
     )
+
+
+def over_seeds(found: Mapping[str, Any]) -> str:
+    """A metric of summary.json in words: mean, half-width of the interval where there is one, number of seeds."""
+    interval = f" ± {found['ci95']:.4f}" if found["ci95"] is not None else ""
+    return f"{found['mean']:.4f}{interval}  (n = {len(found['values'])})"
 
 
 def wall_time(records: Sequence[Mapping[str, Any]]) -> float:

@@ -70,14 +70,14 @@ BINARY = cli.Binary(
 def main(arguments: cli.Arguments) -> int:
     """Makes samples; what it looks like is the recipe's business."""
     from experiments.reporting import View
-    from experiments.session import open_run, run_folders
+    from experiments.session import judged_folders, open_run
     from jaxdl.engine.folder import RunFolder
 
     flags = arguments.flags
     session = open_run(flags.workdir, getattr(flags, "data.dir"))
     if session.experiment.sample is None:
         raise UserError(f"recipe {session.recipe.title} makes no samples: it is no generative model")
-    folders = [RunFolder(path) for _, path in run_folders(flags.workdir)]
+    folders = [RunFolder(path) for _, path in judged_folders(flags.workdir)]
     view = View(session, folders, [folder.read_json("record.json") for folder in folders], [[] for _ in folders])
     target = pathlib.Path(flags.workdir) / "samples"
     names = ("count", "length", "temperature", "top_k", "top_p", "prompt", "seed")

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +123,31 @@ def run_folders(workdir: str) -> list[tuple[int, pathlib.Path]]:
     return sorted(seeds) or [(int(read_config(workdir).get("seed", 0)), root)]
 
 
+def judged_folders(workdir: str) -> list[tuple[int, pathlib.Path]]:
+    """`run_folders` without the seeds that diverged, which report no parameters; stderr names them.
+
+    A single run that diverged stays: what it has is its last good checkpoint.
+
+    Raises:
+      UserError: every seed diverged.
+    """
+    from jaxdl.engine.folder import RunFolder
+
+    found = run_folders(workdir)
+    records = {seed: RunFolder(path).read_json("record.json") or {} for seed, path in found}
+    steps = {seed: record["steps"] for seed, record in records.items() if record.get("status") == "diverged"}
+    if not steps:
+        return found
+    said = ", ".join(f"seed {seed} at step {step}" for seed, step in steps.items())
+    if [path for _, path in found] == [pathlib.Path(workdir)]:
+        print(f"{workdir} diverged ({said}): this is of its last good checkpoint", file=sys.stderr)
+        return found
+    if len(steps) == len(found):
+        raise UserError(f"every seed in {workdir} diverged ({said}): train with other settings in another --workdir")
+    print(f"left out because they diverged: {said}", file=sys.stderr)
+    return [(seed, path) for seed, path in found if seed not in steps]
+
+
 def _with_precision(experiment: Any, precision: str) -> Any:
     if precision == "float32":
         return experiment
@@ -143,7 +169,19 @@ def _with_parameters_of(experiment: Any, workdir: str) -> tuple[Any, str]:
     return dataclasses.replace(experiment, phases=(first, *experiment.phases[1:])), digest
 
 
-def fit(recipe: str, workdir: str, seed: int = 0, seeds: int | None = None, **overrides: Any) -> Any:
+def fit(
+    recipe: str,
+    workdir: str,
+    seed: int = 0,
+    seeds: int | None = None,
+    *,
+    seeds_mode: str = "auto",
+    parallel: str = "jit",
+    precision: str = "float32",
+    init_from: str = "",
+    overwrite: bool = False,
+    **overrides: Any,
+) -> Any:
     """Trains a recipe from Python, as `python -m experiments.train` does, without printing.
 
     Args:
@@ -151,10 +189,11 @@ def fit(recipe: str, workdir: str, seed: int = 0, seeds: int | None = None, **ov
       workdir: the run folder.
       seed: first seed.
       seeds: how many seeds, each in its own sub-folder; None: one run, flat.
-      **overrides: config leaves by dotted name, {"train.steps": 500}.
+      seeds_mode, parallel, precision, init_from, overwrite: as the flags of `train`.
+      **overrides: config leaves by dotted name, **{"train.steps": 500}.
 
     Returns:
-      `jaxdl.engine.fit.Run`: the folder, each seed's record, and the summary over seeds.
+      `jaxdl.engine.fit.Run`: `record` (each seed's in `records`), `metrics` and `state`, which holds the reported networks.
 
     Raises:
       UserError: an unknown recipe or setting, or a workdir that holds another run.
@@ -164,5 +203,15 @@ def fit(recipe: str, workdir: str, seed: int = 0, seeds: int | None = None, **ov
 
     found = recipe_files.load(recipe)
     config = config_from_leaves(found.config, {**leaves(found.config), **overrides})
-    session = open_recipe(found, config)
-    return train(session.experiment, session.leaves, Options(workdir, seed=seed, seeds=seeds, command="jaxdl.fit"))
+    session = open_recipe(found, config, precision, init_from)
+    options = Options(
+        workdir,
+        seed=seed,
+        seeds=seeds,
+        seeds_mode=seeds_mode,
+        parallel=parallel,
+        precision=precision,
+        overwrite=overwrite,
+        command="jaxdl.fit",
+    )
+    return train(session.experiment, session.leaves, options)

@@ -150,11 +150,34 @@ def live_line(experiment: Any, stream: Any = None) -> Any:
     newest: dict[str, float] = {}
 
     class Live(Progress):
+        def compiled(self, found):
+            phase = f"phase {found.phase}: " if len(experiment.phases) > 1 else ""
+            if found.seconds >= 0.05:  # less: a sweep's cell with the programs of the one before
+                self.say(f"{phase}{found.parameters:,} parameters, compiled in {found.seconds:.1f} s")
+            self.peak_items = most_items(found)
+
         def update(self, step, total, metrics, items_per_second=0.0):
+            if step < self._step:  # the next seed
+                newest.clear()
             newest.update({name: value for name, value in metrics.items() if "_norm/" not in name})
             super().update(step, total, newest, items_per_second)
 
     return Live(stream or sys.stdout, items=experiment.items)
+
+
+def most_items(found: Any) -> float:
+    """Items a second of one seed at the devices' peak, for the MFU; 0 where no peak is known (CPUs).
+
+    Operations are XLA's count of a step, which takes inner loops' bodies once.
+    """
+    import jax
+
+    from experiments.mfu import known_peak
+
+    peak = known_peak(jax.local_devices()[0].device_kind)
+    costs = found.program.cost_analysis() if peak and hasattr(found.program, "cost_analysis") else None
+    flops = float((costs[0] if isinstance(costs, list) else costs or {}).get("flops", 0.0))
+    return peak.flops * found.items / flops if peak and flops > 0 else 0.0
 
 
 def smoke(config: Any) -> Any:

@@ -114,6 +114,10 @@ class Alongside:
                 self.watcher.say(f"it begins to differ: {found}")
         self.watcher.update(step, total, metrics, items_per_second)
 
+    def compiled(self, found: Compiled) -> None:
+        """Passes it on."""
+        self.watcher.compiled(found)
+
     def say(self, line: str) -> None:
         """Passes it on."""
         self.watcher.say(line)

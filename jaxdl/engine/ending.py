@@ -8,7 +8,7 @@ from jaxdl.engine.payload import host_copies
 from jaxdl.engine.program import means
 from jaxdl.engine.record import Trained
 from jaxdl.engine.signals import Interrupted
-from jaxdl.engine.transfer import with_nets
+from jaxdl.engine.transfer import averaged, with_nets
 
 if TYPE_CHECKING:
     from jaxdl.engine.loop import _Run
@@ -26,7 +26,7 @@ def finish(run: "_Run") -> Trained:
     finally:
         run.written()
     copies: Any = run.copies or host_copies(run.layout, run.state, run.best)
-    judged = with_nets(*copies) if run.keeps_best() else copies[0]
+    judged = with_nets(*copies) if run.keeps_best() else averaged(copies[0])
     for i in filter(run.position.alive, range(len(run.seeds))):
         _stop_where_asked(run)
         final[i] |= judged_metrics(run.experiment, judged, i, run.seeds[i], run.program.template)

@@ -1,11 +1,14 @@
 """From an experiment and a folder to records: one run, or one run a seed, new or resumed."""
 
+import functools
 import pathlib
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.engine import processes
@@ -22,7 +25,7 @@ from jaxdl.engine.position import Position
 from jaxdl.engine.program import Program, means, stream
 from jaxdl.engine.record import summary
 from jaxdl.engine.seeds import SeedRuns
-from jaxdl.engine.transfer import judged_nets
+from jaxdl.engine.transfer import averaged, judged_nets, with_nets
 from jaxdl.engine.watcher import Silent, Watcher
 from jaxdl.errors import UserError
 
@@ -36,6 +39,8 @@ class Run:
       records: record.json of each seed.
       summary: summary.json over seeds, None for a flat run.
       fresh: False if everything was finished already.
+      folders: each seed's.
+      experiment: what was trained.
     """
 
     folder: RunFolder
@@ -43,6 +48,30 @@ class Run:
     summary: dict | None = None
     fresh: bool = True
     folders: list[RunFolder] = field(default_factory=list)
+    experiment: Experiment | None = None
+
+    @property
+    def record(self) -> dict:
+        """record.json; over seeds the first one's."""
+        return self.records[0]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Final metrics "<split>/<name>" of the reported parameters; over seeds {"mean", "std", "ci95", "values"} of each."""
+        return self.record["metrics"] if self.summary is None else self.summary["metrics"]
+
+    @functools.cached_property
+    def state(self) -> Any:
+        """The canonical State [S, ...] with the reported networks of the seeds that did not diverge, read when asked for.
+
+        Raises:
+          UserError: all of them diverged.
+        """
+        done = [k for k, record in enumerate(self.records) if record["status"] == "done"]
+        if not done or self.experiment is None:
+            raise UserError(f"no seed in {self.folder.path} has reported parameters")
+        states = [load_judged(self.experiment, self.folders[k]) for k in done]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *states)
 
 
 @processes.together()
@@ -114,7 +143,7 @@ def conclude(runs: SeedRuns, fresh: bool) -> Run:
         done = [i for i, record in enumerate(records) if record["status"] == "done"]
         found = summary([runs.seeds[i] for i in done], [records[i]["metrics"] for i in done])
         runs.group.write_json("summary.json", found)
-    return Run(runs.group, records, found, fresh, runs.folders)
+    return Run(runs.group, records, found, fresh, runs.folders, runs.experiment)
 
 
 def load_judged(experiment: Experiment, folder: RunFolder) -> Any:
@@ -164,7 +193,7 @@ def _judged(experiment: Experiment, folder: RunFolder, arrays: dict[str, np.ndar
     compare(held, named_shapes(shapes), str(folder.path))
     tree = unflatten(shapes, held)
     state = typed(tree["state"], template)
-    return _with_best(state, tree["best"])
+    return with_nets(state, tree["best"]) if keeps_best else averaged(state)
 
 
 def load_networks(workdir: str) -> tuple[dict[str, np.ndarray], str]:
@@ -179,13 +208,23 @@ def load_networks(workdir: str) -> tuple[dict[str, np.ndarray], str]:
         raise UserError(
             f"{workdir} has no checkpoint to start from: give the folder of one trained run (or of one seed)"
         )
-    arrays = restored[0]
-    found = {name.removeprefix("best/"): array[0] for name, array in arrays.items() if name.startswith("best/")}
-    if not found:
-        prefix = "state/nets/"
-        names = [name for name in arrays if name.startswith(prefix) and name.split("/")[3] in ("params", "stats")]
-        found = {name.removeprefix(prefix): arrays[name][0] for name in names}
+    found = _reported({name: array[0] for name, array in restored[0].items()})
     return found, digest(found)
+
+
+def _reported(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of a checkpoint's arrays those of the reported networks: the best ones, else the averages, else the newest."""
+    best = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
+    if best:
+        return best
+    fields = {"params": "params", "stats": "stats", "ema/0": "params", "ema/1": "stats"}  # averages replace the newest
+    found = {}
+    for field, reported in fields.items():
+        pattern = re.compile(f"state/nets/([^/]+)/{field}/(.+)")
+        for name, array in arrays.items():
+            if part := pattern.fullmatch(name):
+                found[f"{part[1]}/{reported}/{part[2]}"] = array
+    return found
 
 
 @processes.by_first
@@ -230,12 +269,3 @@ def _finished(folder: RunFolder, experiment: Experiment) -> bool:
     if not record or not config or record.get("status") not in ("done", "diverged"):
         return False
     return record["status"] == "diverged" or config.get("train.steps", experiment.train.steps) >= experiment.train.steps
-
-
-def _with_best(state: Any, best: Any) -> Any:
-    if best is None:
-        return state
-    nets = {}
-    for name, net in state.nets.items():
-        nets[name] = net.holding(best[name]["params"], best[name]["stats"])
-    return state.replace(nets=nets)

@@ -16,6 +16,8 @@ from jaxdl.engine.processes import by_first, first_only
 from jaxdl.errors import UserError
 
 FILES = ("config.json", "record.json", "metrics.jsonl", "summary.json", "report.html", "evaluation.json", ".lock")
+# leaves of config.json that change what is written down about a run, not the run
+LOGGING = ("train.log_every", "train.checkpoint_every")
 FOLDERS = ("checkpoints", ".checkpoints.removed", "plots", "samples")
 
 
@@ -30,10 +32,12 @@ class RunFolder:
       path: the folder; made, with its parents, if it is not there.
 
     Raises:
-      UserError: if it cannot be made or written.
+      UserError: if it cannot be made or written, or is the address of a bucket.
     """
 
     def __init__(self, path: str | os.PathLike):
+        if "://" in str(path):
+            raise UserError(f"{path} is no folder of this machine: train in a local --workdir and copy it there")
         self.path = pathlib.Path(path)
         self._lock: int | None = None
         self._make()
@@ -228,9 +232,12 @@ class RunFolder:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], may_grow: bool) -> list[str]:
-    """What differs between two config.json, one "name: old -> new" each; more `train.steps` is no difference if they may grow."""
+    """What differs between two config.json, one "name: old -> new" each.
+
+    More `train.steps` is no difference if they may grow, and neither is how often a run logs and saves.
+    """
     found = []
-    for name in sorted(set(old) | set(new)):
+    for name in sorted((set(old) | set(new)).difference(LOGGING)):
         a, b = old.get(name, "(none)"), new.get(name, "(none)")
         if a == b or (name == "train.steps" and may_grow and isinstance(a, int) and b > a):
             continue

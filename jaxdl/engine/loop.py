@@ -19,12 +19,12 @@ from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.payload import all_finite, beside, host_copies, named, save_each, unpack, without_poison
 from jaxdl.engine.position import Position
 from jaxdl.engine.program import Program, means, stream
-from jaxdl.engine.record import Trained
+from jaxdl.engine.record import Trained, parameter_count
 from jaxdl.engine.signals import Interrupted, Signals
 from jaxdl.engine.staging import Stager
 from jaxdl.engine.state import Mean, State
 from jaxdl.engine.transfer import transferred
-from jaxdl.engine.watcher import Silent, Watcher
+from jaxdl.engine.watcher import Compiled, Silent, Watcher
 from jaxdl.errors import UserError
 
 CHUNK_SECONDS, CHUNK_SEEDS = 0.25, 8
@@ -46,6 +46,7 @@ class Trainer:
         self.watcher: Watcher = watcher or Silent()
         self._executables, self._programs = executables, dict[tuple[int, int], Program]()
         self.stager = Stager(layout)
+        self.told: set[int] = set()  # phases of which the watcher knows what was compiled
         train = experiment.train
         layout.check_batch(train.batch_size, "train.batch_size")
         for phase in experiment.phases:
@@ -194,6 +195,7 @@ class _Run:
             began = time.perf_counter()
             compiled = self.program.compile_seconds
             self._dispatch(count)
+            self._tell_what_is_compiled()
             evaluate, save, end = self._due()
             self._await(0 if evaluate or save or end or self.chunks < 3 else 1)
             self._measure(count, time.perf_counter() - began - (self.program.compile_seconds - compiled))
@@ -248,12 +250,23 @@ class _Run:
             if sums is not None:
                 self._log("train", self.program.host_sums(sums), t)
 
+    def _tell_what_is_compiled(self) -> None:
+        if self.position.phase in self.trainer.told:
+            return
+        self.trainer.told.add(self.position.phase)
+        parameters, seconds = parameter_count(self.program.template) // len(self.seeds), self.program.compile_seconds
+        items = self._items() * (len(self.seeds) if self.layout.seeds_mode == "vmap" else 1)
+        found = Compiled(self.phase.name, parameters, seconds, items, self.program.train_program)
+        self.trainer.watcher.compiled(found)
+
+    def _items(self) -> int:
+        return getattr(self.phase.task, "items_per_step", 0) or getattr(self.phase.source, "batch_size", 1)
+
     def _measure(self, count: int, seconds: float) -> None:
         self.chunks += 1
         newest = seconds / count
         self.step_seconds = newest if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * newest
-        size: int = getattr(self.phase.task, "items_per_step", 0) or getattr(self.phase.source, "batch_size", 1)
-        self.trained_items += count * size * sum(map(self.position.active, range(len(self.seeds))))
+        self.trained_items += count * self._items() * sum(map(self.position.active, range(len(self.seeds))))
         self.trained_seconds += seconds
 
     @property

@@ -70,7 +70,7 @@ def first_record(
         "best": None,
         "params_digest": None,
         "state_digest": None,
-        "parameters": _parameters(template),
+        "parameters": parameter_count(template),
         "program": program,
         "wall_time_s": 0.0,
         "compile_time_s": 0.0,
@@ -176,7 +176,8 @@ def summary(seeds: Sequence[int], metrics: Sequence[dict[str, float]]) -> dict:
     return {"seeds": list(seeds), "metrics": result}
 
 
-def _parameters(template: PyTree) -> int:
+def parameter_count(template: PyTree) -> int:
+    """How many parameters a State's networks have together, by its shapes."""
     return sum(int(np.prod(leaf.shape)) for net in template.nets.values() for leaf in jax.tree.leaves(net.params))
 
 

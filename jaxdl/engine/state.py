@@ -56,6 +56,10 @@ class Net(struct.PyTreeNode):
         """This network with other parameters and statistics, its averages too."""
         return self.replace(params=params, stats=stats, ema=None if self.ema is None else (params, stats))
 
+    def averaged(self) -> "Net":
+        """This network with its averages in the place of the newest parameters, where it keeps any: what is reported."""
+        return self if self.ema is None else self.holding(*self.ema)
+
     if TYPE_CHECKING:
 
         def replace(self, **changes: Any) -> "Net": ...

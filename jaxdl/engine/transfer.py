@@ -49,6 +49,11 @@ def judged_nets(state: State) -> dict:
     return {name: {"params": net.params, "stats": net.stats} for name, net in state.nets.items()}
 
 
+def averaged(state: State) -> State:
+    """`state` with each network's averages in the place of its newest parameters, where it keeps any."""
+    return state.replace(nets={name: net.averaged() for name, net in state.nets.items()})
+
+
 def with_nets(state: State, nets: Mapping) -> State:
     """`state` with networks that `judged_nets` found."""
     held = {name: net.holding(nets[name]["params"], nets[name]["stats"]) for name, net in state.nets.items()}

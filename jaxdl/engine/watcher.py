@@ -1,10 +1,33 @@
 """Who is told how training goes."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What is known of a phase once its training program is compiled.
+
+    Attributes:
+      phase: its name.
+      parameters: of one seed.
+      seconds: of compilation, with what was compiled before the first step.
+      items: what a step handles (images, characters, environment steps) of the seeds whose operations XLA counts: of all
+        with vmap, else of one, since it counts a loop's body once.
+      program: the compiled program, K steps of all seeds.
+    """
+
+    phase: str
+    parameters: int
+    seconds: float
+    items: int
+    program: Any
 
 
 class Watcher(Protocol):
     """Who is told how training goes: the terminal, or nobody."""
+
+    def compiled(self, found: Compiled) -> None: ...
 
     def update(self, step: int, total: int, metrics: dict[str, float], items_per_second: float) -> None: ...
 
@@ -13,6 +36,9 @@ class Watcher(Protocol):
 
 class Silent:
     """A watcher that shows nothing."""
+
+    def compiled(self, found: Compiled) -> None:
+        """Shows nothing."""
 
     def update(self, step: int, total: int, metrics: dict[str, float], items_per_second: float) -> None:
         """Shows nothing."""

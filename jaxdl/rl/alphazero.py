@@ -142,7 +142,7 @@ class AlphaZero:
     def for_evaluation(self, state: State) -> State:
         """The averaged parameters, where an average is kept."""
         net = state.nets[NET]
-        return state if net.ema is None else state.replace(nets={NET: net.holding(*net.ema)})
+        return state.replace(nets={NET: net.averaged()})
 
     def predict(self, state: State, batch: Batch) -> dict[str, Array]:
         """What network and search say of positions: `Found`'s fields, "choice" [B, A] (one for the move to make), and

@@ -156,10 +156,7 @@ class Adversarial:
 
     def for_evaluation(self, state: State) -> State:
         """The generator's averaged parameters, where an average is kept."""
-        net = state.nets[GENERATOR]
-        if net.ema is None:
-            return state
-        return state.replace(nets={**state.nets, GENERATOR: net.holding(*net.ema)})
+        return state.replace(nets={**state.nets, GENERATOR: state.nets[GENERATOR].averaged()})
 
     def predict(self, state: State, batch: Batch) -> dict[str, Array]:
         """For each real or given example "real" [B], D's probability that it is real, and what `describe` says."""

@@ -106,8 +106,7 @@ class Supervised:
 
     def for_evaluation(self, state: State) -> State:
         """The averaged parameters, where an average is kept."""
-        net = state.nets[NET]
-        return state if net.ema is None else state.replace(nets={NET: net.holding(*net.ema)})
+        return state.replace(nets={NET: state.nets[NET].averaged()})
 
     def partition_rules(self, parts: int) -> tuple:
         """The model's own, () where it has none; see `Task`."""

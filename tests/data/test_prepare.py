@@ -198,6 +198,8 @@ def test_the_binary_prints_one_line_and_exits_as_documented(cache, tmp_path):
     code, out, err = run("--dataset=cifar10", *place)
     assert code == 1 and err.count("\n") == 1 and err.startswith("error: ") and "Traceback" not in err
     assert run()[0] == 2
+    code, out, err = run("--datset=cifar10")
+    assert (code, out, err) == (2, "", "error: unknown flag --datset; did you mean --dataset?\n")
 
 
 def test_mnist_comes_out_in_the_order_of_tfds(shared_cache, tmp_path, real_data):

@@ -61,6 +61,10 @@ class Listener(Silent):
 
     def __init__(self, stop_at=None, number=signal.SIGTERM):
         self.lines, self.steps, self.stop_at, self.number = [], [], stop_at, number
+        self.found = []
+
+    def compiled(self, found):
+        self.found.append(found)
 
     def update(self, step, total, metrics, items_per_second):
         self.steps.append(step)

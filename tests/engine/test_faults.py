@@ -278,6 +278,9 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
         with pytest.raises(UserError, match="cannot (make|write to) the workdir .*--workdir") as error:
             train(tiny.regression(), place)
         one_line(error)
+    with pytest.raises(UserError, match="gs://bucket/run is no folder of this machine: .*--workdir") as error:
+        train(tiny.regression(), "gs://bucket/run")
+    one_line(error)
 
 
 @pytest.mark.parametrize(("name", "text"), [("config.json", "{"), ("record.json", "[]"), ("record.json", "\udcff")])

@@ -1,13 +1,16 @@
 """record.json and the pure parts of the engine's bookkeeping."""
 
+import dataclasses
 import json
 
+import jax
+import numpy as np
 import pytest
 import tiny
-from runs import record, train
+from runs import interrupt, record, rows, train
 
 from jaxdl.engine.digest import digest
-from jaxdl.engine.fit import load_judged
+from jaxdl.engine.fit import load_judged, load_networks
 from jaxdl.engine.folder import RunFolder, differences, plain
 from jaxdl.engine.position import Position
 
@@ -82,13 +85,48 @@ def test_best_is_the_best_evaluation_and_what_is_reported(folder):
 
 
 def test_last_is_reported_where_the_experiment_says_so(tmp_path):
-    import dataclasses
-
     train(dataclasses.replace(best_is_early(), reported="last"), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     last = [row["loss"] for row in rows if row["split"] == "validation"][-1]
     assert record(tmp_path)["metrics"]["validation/loss"] == pytest.approx(last, rel=1e-6)
     assert record(tmp_path)["reported"] == "last"
+
+
+@dataclasses.dataclass(frozen=True)
+class Averaged(tiny.Regression):
+    """The regression with a moving average of its parameters, which it is judged by."""
+
+    def init(self, key, hyper):
+        state = super().init(key, hyper)
+        net = state.nets["model"]
+        return state.replace(nets={"model": net.replace(ema=(net.params, net.stats))})
+
+    def step(self, state, batch, key):
+        after, metrics = super().step(state, batch, key)
+        net = after.nets["model"]
+        ema = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, net.ema, (net.params, net.stats))
+        return after.replace(nets={"model": net.replace(ema=ema)}), metrics
+
+    def for_evaluation(self, state):
+        return state.replace(nets={"model": state.nets["model"].averaged()})
+
+
+def test_averages_are_what_is_reported_of_the_last_step(tmp_path):
+    """Metrics, digest, what is loaded and what another run would start from are of the same parameters."""
+    experiment = dataclasses.replace(best_is_early(), reported="last")
+    phase = dataclasses.replace(experiment.phases[0], task=Averaged(noise=0.8))
+    experiment = dataclasses.replace(experiment, phases=(phase,))
+    train(experiment, tmp_path)
+    found = record(tmp_path)
+    state = load_judged(experiment, RunFolder(tmp_path))
+    params = {name: values[0] for name, values in state.nets["model"].params.items()}
+    assert digest({"model": params}) == found["params_digest"]
+    networks, _ = load_networks(str(tmp_path))
+    assert set(networks) == {"model/params/w", "model/params/b"}
+    held_out = experiment.final["test"].arrays
+    error = np.square(held_out["x"] @ networks["model/params/w"] + networks["model/params/b"] - held_out["y"])
+    assert found["metrics"]["test/loss"] == pytest.approx(float(error.mean()), rel=1e-5)
+    assert all(np.array_equal(networks[f"model/params/{name}"], params[name]) for name in params)
 
 
 @pytest.mark.smoke
@@ -142,3 +180,25 @@ def test_json_has_no_numbers_that_are_none():
         "1": [None, 2.5],
         "c": [1, None],
     }
+
+
+def test_how_often_a_run_logs_and_saves_may_change_when_it_is_resumed(tmp_path):
+    """The same parameters; other rows and checkpoints from there on."""
+
+    def experiment(**changes):
+        return tiny.regression(train=tiny.train_config(**changes))
+
+    def config(found):
+        train = {f"train.{name}": value for name, value in dataclasses.asdict(found.train).items()}
+        return {"recipe": found.name, **train}
+
+    seldom, often = experiment(), experiment(log_every=3, checkpoint_every=10)
+    train(seldom, tmp_path / "whole", config=config(seldom))
+    interrupt(seldom, tmp_path / "parts", 28, config=config(seldom))
+    train(often, tmp_path / "parts", config=config(often))
+    for name in ("params_digest", "state_digest", "best"):
+        assert record(tmp_path / "parts")[name] == record(tmp_path / "whole")[name]
+    steps = [row["step"] for row in rows(tmp_path / "parts") if row["split"] == "train"]
+    assert steps[:4] == [7, 14, 21, 28]
+    assert set(steps[-5:]) == {48, 51, 54, 57, 60}
+    assert not train(seldom, tmp_path / "parts", config=config(seldom)).fresh

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import classifier_report, cli, evaluate, predict, recipe_files, train, verify
+from experiments import classifier_report, cli, evaluate, flags, predict, recipe_files, train, verify
 from jaxdl.engine.devices import Layout
+from jaxdl.engine.digest import digest
 from jaxdl.engine.program import Program
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -45,6 +46,20 @@ def test_every_variants_step_can_be_traced(recipe):
     experiment = laws.session(recipe, small=False).experiment
     for phase in experiment.phases:
         assert Program(phase, Layout(devices=tuple(jax.local_devices()[:1])), 1).metric_names
+
+
+@pytest.mark.parametrize("recipe", ["cartpole_dqn", "cartpole_ppo", "gan_mixture", "tictactoe_alphazero"])
+def test_steps_may_grow_where_no_schedule_depends_on_them(recipe):
+    """With a constant rate: a recipe says so if, and only if, a longer run has the same training program."""
+    found = recipe_files.load(recipe)
+    shape = {**flags.leaves(found.config), "optimizer.schedule": "constant", "optimizer.warmup_steps": 0}
+    texts, said = set(), set()
+    for steps in (100, 200):
+        config = flags.config_from_leaves(found.config, {**shape, "train.steps": steps})
+        experiment = found.build(config)
+        texts.add(Program(experiment.phases[-1], Layout(devices=tuple(jax.local_devices()[:1])), 1).text())
+        said.add(experiment.steps_may_grow)
+    assert said == {len(texts) == 1}
 
 
 def test_baselines_of_large_data_sets_are_left_out(monkeypatch):
@@ -102,6 +117,35 @@ def test_an_evaluation_of_an_older_checkpoint_does_not_replace_one_of_the_newest
     (run / "evaluation.json").unlink()
     assert command(evaluate, f"--workdir={run}") == 0
     assert json.loads((run / "evaluation.json").read_text())["steps"] == [int(older.name)]
+
+
+def test_a_seed_that_diverged_is_left_out_of_what_is_judged(digits, tmp_path, capsys):
+    from PIL import Image
+
+    group = tmp_path / "group"
+    shutil.copytree(digits, group)
+
+    def diverge(seed):
+        path = group / f"seed{seed}" / "record.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "status": "diverged", "steps": 7, "metrics": {}}))
+        shutil.rmtree(group / f"seed{seed}" / "checkpoints")
+
+    diverge(1)
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
+    assert command(predict, f"--workdir={group}", f"--input={picture}", "--format=json") == 0
+    assert "left out because they diverged: seed 1 at step 7" in capsys.readouterr().err
+    assert command(evaluate, f"--workdir={group}", "--format=json") == 0
+    found = json.loads(capsys.readouterr().out)
+    values = json.loads((digits / "summary.json").read_text())["metrics"]["test/accuracy"]["values"]
+    assert found["seeds"] == [0, 2]
+    assert found["metrics"]["test/accuracy"]["values"] == pytest.approx([values[0], values[2]], abs=1e-6)
+    diverge(0)
+    assert command(evaluate, f"--workdir={group}") == 0
+    assert "±" not in capsys.readouterr().out  # one seed has no interval
+    diverge(2)
+    assert command(evaluate, f"--workdir={group}") == 1
+    assert "every seed in" in capsys.readouterr().err
 
 
 def test_one_seed_of_the_group_is_a_run_of_its_own_and_verifies(digits, capsys):
@@ -223,7 +267,14 @@ def test_fit_from_python_is_the_command(digits, tmp_path):
     overrides = {"train.steps": 240, "train.eval_every": 60, "optimizer.learning_rate": 3e-3}
     run = fit("lenet5", workdir=str(tmp_path / "notebook"), seed=1, **overrides)
     recorded = json.loads((digits / "seed1" / "record.json").read_text())
-    assert run.records[0]["state_digest"] == recorded["state_digest"]
+    assert run.record["state_digest"] == recorded["state_digest"]
+    assert run.metrics == run.record["metrics"] == recorded["metrics"]
+    networks = {name: jax.tree.map(lambda leaf: leaf[0], net.params) for name, net in run.state.nets.items()}
+    assert digest(networks) == recorded["params_digest"]
+    group = fit("lenet5", workdir=str(digits), seeds=3, **overrides)
+    assert not group.fresh
+    assert group.metrics["test/accuracy"]["values"][1] == recorded["metrics"]["test/accuracy"]
+    assert digest(jax.tree.map(lambda leaf: leaf[1], group.state.nets["model"].params)) == digest(networks["model"])
 
 
 def test_a_users_folder_of_pictures_is_trained_on_evaluated_and_never_mixed_up_with_another(tmp_path, capsys):

@@ -1,8 +1,16 @@
 """What a finished run says of itself."""
 
+import io
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
 import pytest
 
+from experiments import mfu
 from experiments.reporting import wall_time
+from experiments.train import live_line
+from jaxdl.engine.watcher import Compiled
 
 
 @pytest.mark.parametrize(
@@ -16,3 +24,40 @@ from experiments.reporting import wall_time
 def test_seeds_of_one_program_took_its_time_once(times, expected):
     records = [{"wall_time_s": wall, "compile_time_s": compilation} for wall, compilation in times]
     assert wall_time(records) == expected
+
+
+def line_of(**changes):
+    """The live line of an experiment with one phase, and its stream."""
+    stream = io.StringIO()
+    phases = (SimpleNamespace(name="train"),)
+    return live_line(SimpleNamespace(items="images", phases=phases, **changes), stream), stream
+
+
+def square(size):
+    """A compiled product of two matrices: 2 size^3 operations."""
+    return jax.jit(jnp.matmul).lower(*(jax.ShapeDtypeStruct((size, size), jnp.float32),) * 2).compile()
+
+
+def test_what_is_compiled_is_said_and_utilisation_shown_where_the_peak_is_known(monkeypatch):
+    line, stream = line_of()
+    line.compiled(Compiled("train", 39742, 13.14, 32, square(64)))
+    line.update(1, 10, {"train/loss": 1.0}, 1000.0)
+    line.close()
+    assert "39,742 parameters, compiled in 13.1 s\n" in stream.getvalue()
+    assert "MFU" not in stream.getvalue()  # no peak is known of a CPU
+    monkeypatch.setattr(mfu, "known_peak", lambda kind: mfu.Peak(4 * 2 * 64**3 / 0.5, "a test"))
+    line, stream = line_of()
+    line.compiled(Compiled("train", 39742, 0.0, 32, square(64)))
+    line.update(1, 10, {"train/loss": 1.0}, 0.25 * 4 * 32 / 0.5)  # a quarter of four steps of 32 items in half a second
+    line.close()
+    assert "MFU 25%" in stream.getvalue()
+    assert "compiled" not in stream.getvalue()
+
+
+def test_a_seeds_line_has_no_numbers_of_the_seed_before():
+    line, stream = line_of()
+    line.update(10, 10, {"train/loss": 1.0, "validation/loss": 2.0}, 1000.0)
+    line.update(1, 10, {"train/loss": 3.0}, 1000.0)
+    line.close()
+    assert "validation/loss 2.0000" in stream.getvalue().splitlines()[0]
+    assert "validation" not in stream.getvalue().splitlines()[1]
