@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.folder import RunFolder, differences
-from jaxdl.engine.watcher import Watcher
+from jaxdl.engine.watcher import Compiled, Watcher
 
 _RECORDED = ("status", "steps", "params_digest", "state_digest", "metrics", "best")
 _WHERE = ("step", "phase", "split")

@@ -219,8 +219,8 @@ def _reported(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return best
     fields = {"params": "params", "stats": "stats", "ema/0": "params", "ema/1": "stats"}  # averages replace the newest
     found = {}
-    for field, reported in fields.items():
-        pattern = re.compile(f"state/nets/([^/]+)/{field}/(.+)")
+    for stored, reported in fields.items():
+        pattern = re.compile(f"state/nets/([^/]+)/{stored}/(.+)")
         for name, array in arrays.items():
             if part := pattern.fullmatch(name):
                 found[f"{part[1]}/{reported}/{part[2]}"] = array

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from jaxdl.nn.activations import ACTIVATIONS, get_activation, maxout
 from jaxdl.target import compiling_for
@@ -51,6 +52,31 @@ def test_the_registry_is_complete():
 def test_sigmoid_derivative_is_at_most_a_quarter():
     slopes = jax.vmap(jax.grad(get_activation("sigmoid")))(jnp.linspace(-8, 8, 1601))
     assert float(slopes.max()) == pytest.approx(0.25, abs=1e-7) and int(slopes.argmax()) == 800
+
+
+def test_wide_inputs_saturate_sigmoid_and_tanh_but_not_relu():
+    """Of 10 z, z standard normal, the derivative is below 1 % of its largest where |x| > 5.98 (sigmoid) or 2.99 (tanh)."""
+    z = 10 * jax.random.normal(jax.random.key(0), (100_000,))
+    for name, largest, edge in (("sigmoid", 0.25, np.arccosh(10.0) * 2), ("tanh", 1.0, np.arccosh(10.0))):
+        slope = jax.vmap(jax.grad(get_activation(name)))(z)
+        share = float((slope < 0.01 * largest).mean())
+        assert share == pytest.approx(2 * stats.norm.sf(edge / 10), abs=0.01)
+        assert share > 0.5
+    alive = jax.vmap(jax.grad(get_activation("relu")))(z)
+    assert set(np.unique(alive)) == {0.0, 1.0} and float(alive.mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_elus_mean_is_nearer_zero_than_relus_and_its_slope_is_continuous():
+    z = jax.random.normal(jax.random.key(0), (100_000,))
+    elu, relu = get_activation("elu"), get_activation("relu")
+    # of z standard normal: E relu = 1 / sqrt(2 pi), E elu = that + e^(1/2) Phi(-1) - 1/2
+    expected = 1 / np.sqrt(2 * np.pi)
+    assert float(relu(z).mean()) == pytest.approx(expected, abs=0.01)
+    assert float(elu(z).mean()) == pytest.approx(expected + np.exp(0.5) * stats.norm.cdf(-1) - 0.5, abs=0.01)
+    assert abs(float(elu(z).mean())) < 0.5 * float(relu(z).mean())
+    left, right = (float(jax.grad(elu)(x)) for x in (-1e-4, 1e-4))
+    assert left == pytest.approx(right, abs=2e-4)
+    assert float(jax.grad(relu)(1e-4)) - float(jax.grad(relu)(-1e-4)) == 1.0
 
 
 def test_options_reach_the_function():

@@ -73,6 +73,18 @@ def test_global_pooling_and_other_ranks():
     np.testing.assert_array_equal(max_pool(jnp.asarray(line), 2), line[:, :6].reshape(3, 3, 2, 4).max(2))
 
 
+def test_the_printed_example():
+    """A 4x4 image pooled 2x2 (inventory G21): maxima and means are whole numbers, and no parameter is involved."""
+    image = jnp.asarray([[29, 15, 28, 184], [0, 100, 70, 38], [12, 12, 7, 2], [12, 12, 45, 6]], jnp.float32)
+    image = jnp.stack([image, -image], axis=-1)[None]  # channels are pooled each for itself
+    largest, mean = max_pool(image, 2), avg_pool(image, 2)
+    np.testing.assert_array_equal(largest[0, ..., 0], [[100, 184], [12, 45]])
+    np.testing.assert_array_equal(mean[0, ..., 0], [[36, 80], [12, 15]])
+    np.testing.assert_array_equal(largest[0, ..., 1], [[0, -28], [-12, -2]])
+    np.testing.assert_array_equal(mean[0, ..., 1], -mean[0, ..., 0])
+    assert max_pool(jnp.zeros((1, 32, 32, 3)), 2).shape == (1, 16, 16, 3)
+
+
 def test_same_padding_and_lp_limits():
     assert max_pool(jnp.asarray(X), 2, padding="SAME").shape == (3, 4, 3, 4)
     np.testing.assert_array_equal(max_pool(jnp.full((1, 3, 3, 1), -5.0), 2, padding="SAME"), -5.0)

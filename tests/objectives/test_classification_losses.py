@@ -133,6 +133,21 @@ def test_loss_is_zero_only_at_certainty():
     assert float(softmax_cross_entropy(jnp.float32([[200.0, 0.0]]), jnp.asarray([0]))[0]) == 0.0
 
 
+def test_two_classes_are_one_sigmoid():
+    """softmax((0, z)) and cross entropy are the sigmoid of z and its negative log-likelihood, gradients too."""
+    z, labels = jnp.asarray(RNG.normal(size=64) * 5, jnp.float32), jnp.asarray(RNG.integers(0, 2, 64))
+
+    def by_softmax(z):
+        return softmax_cross_entropy(jnp.stack([jnp.zeros_like(z), z], axis=-1), labels)
+
+    def by_sigmoid(z):
+        return bernoulli_nll(z, labels.astype(jnp.float32))
+
+    np.testing.assert_allclose(by_softmax(z), by_sigmoid(z), rtol=1e-5, atol=1e-6)
+    ours, theirs = (jax.grad(lambda z, f=f: f(z).sum())(z) for f in (by_softmax, by_sigmoid))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
 def test_bernoulli_nll_in_float64_and_scipy():
     from scipy import stats
 
