@@ -10,6 +10,7 @@ from experiments.nearest import did_you_mean
 from jaxdl.data.source import Rounds
 from jaxdl.engine.experiment import Experiment, Phase
 from jaxdl.errors import UserError
+from jaxdl.nn.activations import PLAIN_ACTIVATIONS
 from jaxdl.optimizers import depends_on_total_steps, describe, hyper_parameters, make_optimizer
 from jaxdl.rl.environment import Environment
 from jaxdl.settings import setting
@@ -38,7 +39,7 @@ class NetworkConfig:
 
     features: tuple[int, ...] = setting((64, 64), "units of the dense layers", minimum=1)
     maps: int = setting(0, "channels of a 3x3 convolution before them; 0: none", minimum=0)
-    activation: str = setting("tanh", "hidden activation (see jaxdl/nn/activations.py)")
+    activation: str = setting("tanh", "hidden activation", choices=PLAIN_ACTIVATIONS)
 
 
 def make_environment(name: str) -> Environment:
@@ -233,11 +234,12 @@ def sample(view: Any, request: Any) -> None:
     """Writes `request.count` greedy episodes as episode<k>.gif and their numbers as episodes.json."""
     import json
 
+    from experiments.sample import MOST_SAMPLES
     from jaxdl.reports.page import encode_gif
 
     task = view.experiment.phases[-1].task
-    start = _FIRST_SAMPLE_ROW + 1000 * request.seed
-    found = episodes(view, view.done[0], request.count, start, request.length)
+    start = _FIRST_SAMPLE_ROW + MOST_SAMPLES * request.seed % (2**31 - 2 * _FIRST_SAMPLE_ROW)
+    found = episodes(view, view.first, request.count, start, request.length)
     rows = []
     for k in range(request.count):
         frames = draw_episode(task.environment, found, k)

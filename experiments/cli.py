@@ -111,12 +111,14 @@ class Binary:
 
     @property
     def shared_leaves(self) -> list[Leaf]:
+        """Leaves of the shared flags, --debug last; that of --recipe has `default_recipe` as its default."""
         known = {leaf.name: leaf for leaf in walk(ProgramFlags)}
         chosen = [known[name] for name in (*self.flags, "debug")]
         return [dataclasses.replace(x, default=self.default_recipe) if x.name == "recipe" else x for x in chosen]
 
     @property
     def leaves(self) -> list[Leaf]:
+        """Leaves of all its flags but the recipe's: the shared ones, then its own."""
         return self.shared_leaves + (list(walk(self.options)) if self.options is not None else [])
 
 

@@ -50,10 +50,12 @@ class Leaf:
 
     @property
     def choices(self) -> tuple:
+        """The values that are allowed, of each element for a tuple; () where they are not listed."""
         return tuple(self.metadata.get("choices") or ())
 
     @property
     def repeated(self) -> bool:
+        """Whether each use of the flag adds one value."""
         return bool(self.metadata.get("repeated"))
 
     @property

@@ -37,6 +37,11 @@ class View:
         """Indices of the seeds that ended well."""
         return [i for i, record in enumerate(self.records) if record["status"] == "done"]
 
+    @property
+    def first(self) -> int:
+        """Index of the first seed that ended well; of none the first one, whose newest checkpoint is all there is."""
+        return self.done[0] if self.done else 0
+
     def state(self, i: int) -> Any:
         """The canonical State [1, ...] of seed number `i` with its reported networks."""
         from jaxdl.engine.fit import load_judged

@@ -12,6 +12,8 @@ from experiments import cli
 from experiments.flags import option
 from jaxdl.errors import UserError
 
+MOST_SAMPLES = 10_000
+
 
 @dataclass(frozen=True)
 class _DataPlace:
@@ -26,9 +28,15 @@ class SampleOptions:
 
     data: _DataPlace = _DataPlace()
     count: int = option(
-        1, "how many samples (a family that draws grids of pictures may draw more)", minimum=1, maximum=10_000
+        1, "how many samples (a family that draws grids of pictures may draw more)", minimum=1, maximum=MOST_SAMPLES
     )
-    length: int = option(500, "text: characters to write after the prompt", minimum=1, maximum=1_000_000)
+    length: int | None = option(
+        None,
+        "text: characters to write after the prompt (where not set: 500); agents: steps of an episode at most; RBM: "
+        "rounds of Gibbs sampling (at least 1000)",
+        minimum=1,
+        maximum=1_000_000,
+    )
     temperature: float = option(1.0, "text: below 1 safer, above 1 bolder; 0: the most probable character", minimum=0.0)
     top_k: int = option(0, "text: choose among the k most probable characters only; 0: all", minimum=0)
     top_p: float = option(
@@ -50,7 +58,7 @@ class SampleRequest:
     folder: pathlib.Path
     emit: Callable[[str], None]
     count: int = 1
-    length: int = 500
+    length: int | None = None
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0

@@ -60,6 +60,7 @@ def open_recipe(recipe: recipe_files.Recipe, config: Any, precision: str = "floa
       init_from: run folder whose reported parameters training starts from; "": none.
     """
     experiment = _with_precision(recipe.build(config), precision)
+    _refuse_what_is_ignored(recipe.title, experiment, config)
     experiment = dataclasses.replace(experiment, name=recipe.title)
     found = {"recipe": recipe.title, "precision": precision}
     if init_from:
@@ -146,6 +147,19 @@ def judged_folders(workdir: str) -> list[tuple[int, pathlib.Path]]:
         raise UserError(f"every seed in {workdir} diverged ({said}): train with other settings in another --workdir")
     print(f"left out because they diverged: {said}", file=sys.stderr)
     return [(seed, path) for seed, path in found if seed not in steps]
+
+
+def _refuse_what_is_ignored(title: str, experiment: Any, config: Any) -> None:
+    """Settings that all recipes share but not all kinds of training know must not be taken in silence."""
+    train, optimizer = getattr(config, "train", None), getattr(config, "optimizer", None)
+    tasks = [phase.task for phase in experiment.phases]
+    if getattr(train, "accumulate", 1) > 1 and all(getattr(task, "accumulate", 1) == 1 for task in tasks):
+        raise UserError(f"recipe {title} cannot accumulate gradients: leave --train.accumulate out")
+    if getattr(optimizer, "ema_decay", 0) > 0 and not any(getattr(task, "ema_decay", 0) for task in tasks):
+        raise UserError(f"recipe {title} keeps no moving average: leave --optimizer.ema_decay out")
+    waits = any(phase.patience and phase.objective for phase in experiment.phases)
+    if getattr(train, "patience", 0) > 0 and not waits:
+        raise UserError(f"recipe {title} has no validation objective to wait for: leave --train.patience out")
 
 
 def _with_precision(experiment: Any, precision: str) -> Any:

@@ -104,6 +104,7 @@ class Worker:
 
     @property
     def seeds(self) -> range:
+        """The seeds that each cell is trained with."""
         return range(self.options["seed"], self.options["seed"] + self.options["seeds"])
 
     def run(self, cells: Sequence[Cell], signals: Signals, wait: bool = False) -> None:

@@ -12,7 +12,7 @@ from jaxdl.engine.compiled import compiled, one_seed
 from jaxdl.nn.sampling import generate
 
 # characters made by one call of the program, so that text appears while it is written
-PIECE = 64
+PIECE, LENGTH = 64, 500
 
 
 def sample(view: Any, request: Any, corpus: Corpus) -> None:
@@ -40,7 +40,7 @@ class Writer:
     """
 
     def __init__(self, view: Any, corpus: Corpus, seed_index: int | None = None):
-        index = (view.done or [0])[0] if seed_index is None else seed_index
+        index = view.first if seed_index is None else seed_index
         task = view.experiment.phases[-1].task
         state = task.for_evaluation(one_seed(view.state(index)))
         net = next(iter(state.nets.values()))
@@ -69,9 +69,10 @@ class Writer:
         keys = jax.random.fold_in(jax.random.key(request.seed), number)[None]
         choice = {name: jnp.float32(getattr(request, name)) for name in ("temperature", "top_p")}
         choice["top_k"] = jnp.int32(request.top_k)
-        for start in range(0, request.length, PIECE):
+        length = request.length or LENGTH
+        for start in range(0, length, PIECE):
             made, logits, carry = self._piece(self.variables, logits, carry, keys, start, choice, length=PIECE)
-            yield vocabulary.decode(np.asarray(made[0])[: request.length - start])
+            yield vocabulary.decode(np.asarray(made[0])[: length - start])
 
 
 def _steps(model: Any, length: int) -> tuple[Callable, Callable]:

@@ -123,7 +123,7 @@ def test_the_engine_itself_would_be_found():
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("jaxdl/") and name != "jaxdl/__init__.py"])
 def test_imports_run_one_way(name):
     own = pathlib.Path(name).parts[1].removesuffix(".py")
-    assert own in MAY_IMPORT, f"{name}: a room that DESIGN §3 does not know"
+    assert own in MAY_IMPORT, f"{name}: a room that MAY_IMPORT does not know"
     for module, names in imports(ast.walk(tree(name))):
         assert not module.startswith("experiments"), f"{name} imports {module}"
         if module == "jaxdl":

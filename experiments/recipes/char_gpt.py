@@ -22,6 +22,7 @@ from typing import Any
 from experiments.text import language_model
 from jaxdl.data.text import TextConfig
 from jaxdl.engine.experiment import Experiment, TrainConfig
+from jaxdl.nn.activations import PLAIN_ACTIVATIONS
 from jaxdl.optimizers import OptimizerConfig
 from jaxdl.settings import setting
 
@@ -35,7 +36,7 @@ class ModelConfig:
     features: int = setting(128, "size of a character's vector", minimum=2)
     positions: str = setting("learned", "positions", choices=("learned", "sinusoidal", "rotary", "none"))
     norm: str = setting("pre", "normalisation before or after each sublayer", choices=("pre", "post"))
-    activation: str = setting("gelu", "of the feed-forward sublayers (see jaxdl/nn/activations.py)")
+    activation: str = setting("gelu", "of the feed-forward sublayers", choices=PLAIN_ACTIVATIONS)
     use_bias: bool = setting(False, "whether layers have biases")
     tied: bool = setting(True, "scores are products with the characters' vectors")
     dropout: float = setting(0.0, "share of weights and units dropped", minimum=0.0, maximum=0.9)

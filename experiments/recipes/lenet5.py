@@ -14,6 +14,7 @@ from experiments.images import LossConfig, classification
 from jaxdl.data.augment import AugmentConfig
 from jaxdl.data.datasets import DataConfig
 from jaxdl.engine.experiment import Experiment, TrainConfig
+from jaxdl.nn.activations import LAYER_ACTIVATIONS
 from jaxdl.optimizers import OptimizerConfig
 from jaxdl.settings import setting
 
@@ -26,7 +27,7 @@ class ModelConfig:
         (16, 32, 120, 84), "maps of both convolutions, units of both dense layers", minimum=1
     )
     dropout: float = setting(0.0, "share of units dropped after the first dense layer", minimum=0.0, maximum=0.99)
-    activation: str = setting("relu", "hidden activation (see jaxdl/nn/activations.py)")
+    activation: str = setting("relu", "hidden activation", choices=LAYER_ACTIVATIONS)
 
 
 @dataclass(frozen=True)

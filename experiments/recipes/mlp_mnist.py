@@ -12,6 +12,7 @@ from experiments.images import LossConfig, classification
 from jaxdl.data.augment import AugmentConfig
 from jaxdl.data.datasets import DataConfig
 from jaxdl.engine.experiment import Experiment, TrainConfig
+from jaxdl.nn.activations import ACTIVATIONS
 from jaxdl.optimizers import OptimizerConfig
 from jaxdl.settings import setting
 
@@ -21,7 +22,7 @@ class ModelConfig:
     """The network."""
 
     features: tuple[int, ...] = setting((512, 512), "units of each hidden layer", minimum=1)
-    activation: str = setting("relu", "hidden activation (see jaxdl/nn/activations.py)")
+    activation: str = setting("relu", "hidden activation", choices=ACTIVATIONS)
     dropout: float = setting(0.3, "share of hidden units dropped in training", minimum=0.0, maximum=0.99)
     input_dropout: float = setting(0.1, "share of pixels dropped in training", minimum=0.0, maximum=0.99)
 

@@ -124,8 +124,9 @@ def annealed_likelihood(judged: Any, mean: np.ndarray, config: EvaluationConfig)
     log_z, spread = annealed_log_partition(
         forward, **machine, base_bias=base, chains=config.chains, temperatures=config.temperatures
     )
-    start = jax.random.bernoulli(chains, 0.5, (config.chains, task.rbm.hidden)).astype(jnp.float32)
-    keys = jax.random.split(chains, config.chains)
+    first, rest = jax.random.split(chains)
+    start = jax.random.bernoulli(first, 0.5, (config.chains, task.rbm.hidden)).astype(jnp.float32)
+    keys = jax.random.split(rest, config.chains)
     particles, _ = task.rbm.gibbs(machine, start, keys, config.temperatures)
     reverse, _ = reverse_annealed_log_partition(
         backward, **machine, base_bias=base, samples=particles, temperatures=config.temperatures
@@ -177,4 +178,4 @@ def sample(view: Any, request: Any, images: Any) -> None:
     from experiments.autoencoders import wanted, write_samples
 
     rounds = max(1000, request.length or 0)
-    write_samples(particles(view, view.done[0], wanted(request), rounds, request.seed, images), request)
+    write_samples(particles(view, view.first, wanted(request), rounds, request.seed, images), request)

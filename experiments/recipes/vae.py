@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxdl.data.datasets import DataConfig
 from jaxdl.engine.experiment import Experiment, TrainConfig
+from jaxdl.nn.activations import PLAIN_ACTIVATIONS
 from jaxdl.optimizers import OptimizerConfig
 from jaxdl.settings import setting
 
@@ -31,7 +32,7 @@ class ModelConfig:
 
     features: tuple[int, ...] = setting((200, 100), "units of the encoder's hidden layers", minimum=1)
     latents: int = setting(10, "latent values", minimum=1)
-    activation: str = setting("relu", "hidden activation (see jaxdl/nn/activations.py)")
+    activation: str = setting("relu", "hidden activation", choices=PLAIN_ACTIVATIONS)
     gated: bool = setting(False, "gated linear units in the hidden layers instead")
 
 
@@ -146,4 +147,4 @@ def sample(view: Any, request: Any, images: Any) -> None:
 
     latents = view.experiment.phases[-1].task.model.latents
     z = np.random.default_rng(request.seed).normal(size=(wanted(request), latents)).astype(np.float32)
-    write_samples(decoded(view, view.done[0], z, images), request)
+    write_samples(decoded(view, view.first, z, images), request)

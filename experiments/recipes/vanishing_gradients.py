@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxdl.data.datasets import DataConfig
 from jaxdl.engine.experiment import Experiment, Phase, TrainConfig
+from jaxdl.nn.activations import PLAIN_ACTIVATIONS
 from jaxdl.optimizers import OptimizerConfig
 from jaxdl.settings import setting
 
@@ -34,7 +35,7 @@ class ModelConfig:
     """The network."""
 
     features: tuple[int, ...] = setting((30, 30, 30, 30), "units of each hidden layer", minimum=1)
-    activation: str = setting("sigmoid", "hidden activation (see jaxdl/nn/activations.py)")
+    activation: str = setting("sigmoid", "hidden activation", choices=PLAIN_ACTIVATIONS)
 
 
 @dataclass(frozen=True)

@@ -108,10 +108,16 @@ class Alternating(Transform):
 
 
 def geometric(images: Array, keys: Array, config: AugmentConfig, edge: str = "zeros") -> Array:
-    """Crop, shift, rotation, scale and flip of `images` [b, H, W, C]; one bilinear resampling, or none if exact.
+    """Crop, shift, rotation, scale and flip of images; one bilinear resampling, or none if exact.
+
+    Args:
+      images: [b, H, W, C], any real type.
+      keys: [b], used for all that is drawn of a row.
+      config: how much; contrast, noise, cutout and mixup are not read.
+      edge: what a crop without resampling shows beyond the image, see `crop_flip`.
 
     Returns:
-      The stored type if only crop and flip are on, else float32; the unit of the pixels is kept.
+      [b, H, W, C], of the stored type if only crop and flip are on, else float32; the unit of the pixels is kept.
     """
     crop, resample = config.crop, config.shift or config.rotate or config.scale
     if not (crop or config.flip or resample):
@@ -163,7 +169,16 @@ def cutout(images: Array, keys: Array, side: int) -> Array:
 
 
 def mixup(batch: dict[str, Array], keys: Array, alpha: float) -> dict[str, Array]:
-    """Mixes each image with that of its partner row; see `Transform`. An odd last row has itself as partner."""
+    """Mixes each image with that of its partner row; see `Transform`. An odd last row has itself as partner.
+
+    Args:
+      batch: "image" [b, H, W, C] float32, "label" [b] and "row" [b].
+      keys: [b], used for the weight of each row.
+      alpha: of Beta(alpha, alpha), > 0.
+
+    Returns:
+      The batch with mixed images, "label_mix" [b], the partner's label, and "mix" [b] float32, the row's own weight.
+    """
     count = batch["row"].shape[0]
     partner = jnp.minimum(jnp.arange(count) ^ 1, count - 1)
     weight = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)

@@ -32,6 +32,11 @@ SILENCE = 10  # the class of frames without a digit, and the number of CTC's bla
 _LEVEL = 0.05  # root mean square of generated evaluation strings
 
 
+def _check_range(name: str, values: tuple[float, ...]) -> None:
+    if len(values) != 2 or values[0] > values[1]:
+        raise ValueError(f"{name} needs two numbers, the lower one first, got {', '.join(f'{v:g}' for v in values)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class StringConfig:
     """How digits are strung together."""
@@ -45,6 +50,12 @@ class StringConfig:
     speed: float = setting(0.1, "training: speech is faster or slower by up to this share", minimum=0.0, maximum=0.5)
     evaluated: int = setting(500, "strings of the validation and of the test set", minimum=1)
 
+    def __post_init__(self):
+        if self.least > self.most:
+            raise ValueError(f"least={self.least} digits are more than most={self.most}")
+        _check_range("gap", self.gap)
+        _check_range("snr", self.snr)
+
 
 @dataclasses.dataclass(frozen=True)
 class VariationConfig:
@@ -52,6 +63,9 @@ class VariationConfig:
 
     speed: float = setting(0.1, "speech is faster or slower by up to this share", minimum=0.0, maximum=0.5)
     snr: tuple[float, ...] = setting((15.0, 40.0), "lowest and highest ratio of speech to white noise in decibels")
+
+    def __post_init__(self):
+        _check_range("snr", self.snr)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +227,18 @@ def interpolated(wave: Array, start: Array, position: Array) -> Array:
 
 
 def noisy(wave: Array, speech: Array, samples: Array, snr: tuple[float, ...], key: Array) -> Array:
-    """wave [N] and white noise in its first `samples`, against the power where `speech` [N] is: drawn decibels below."""
+    """A recording with white noise in its first `samples`, by a drawn number of decibels below the power of its speech.
+
+    Args:
+      wave: [N] float32.
+      speech: [N] bool, where there is speech: its power is the mean square there.
+      samples: int32 scalar; behind so many nothing is added.
+      snr: lowest and highest ratio of speech to noise in decibels.
+      key: used for the ratio, uniform between these two, and for the noise, which is uniform too.
+
+    Returns:
+      [N] float32.
+    """
     power = jnp.where(speech, jnp.square(wave), 0.0).sum() / jnp.maximum(speech.sum(), 1)
     ratio = snr[0] + (snr[1] - snr[0]) * jax.random.uniform(_draw(key, 0))
     scale = jnp.sqrt(3.0 * power) * 10.0 ** (-ratio / 20.0)
@@ -275,7 +300,8 @@ def fixed_strings(recordings: Mapping[str, Any], count: int, config: StringConfi
             made["digits"][row, k], made["begin"][row, k], made["end"][row, k] = arrays["label"][one], begin, end
             made["count"][row] = k + 1
         samples = end + int(RATE * random.uniform(config.gap[0], config.gap[1]))
-        wave *= _LEVEL * 32768.0 / max(np.sqrt(np.square(wave[used]).mean()), 1e-3)
+        if used.any():  # of a string that is too short for its first digit only noise is left
+            wave *= _LEVEL * 32768.0 / max(np.sqrt(np.square(wave[used]).mean()), 1e-3)
         noise = _LEVEL * 32768.0 * 10.0 ** (-random.uniform(config.snr[0], config.snr[1]) / 20.0) * 3.0**0.5
         wave[:samples] += noise * random.uniform(-1.0, 1.0, samples)
         made["wave"][row] = np.clip(np.rint(wave), -32768, 32767)

@@ -146,7 +146,17 @@ def build(name: str, data_dir: Path, *, manual_dir: str = "", download_dir: Path
 
 
 def open_folder(path: Path, name: str, remedy: str) -> tuple[Splits, dict]:
-    """The decoded arrays of one version folder, from the cache where possible; see `open_prepared`."""
+    """The decoded arrays of one version folder, from the cache where possible; see `open_prepared`.
+
+    Args:
+      path: `<data_dir>/<name>/<x.y.z>`.
+      name: of the set.
+      remedy: what to do about a folder that cannot be used; ends the error line.
+
+    Raises:
+      UserError: incomplete, damaged, or in a format that needs TensorFlow.
+      ImportError: a package that decodes the set is missing.
+    """
     _check_complete(path, name, remedy)
     files = sorted(file for file in path.iterdir() if file.is_file())
 

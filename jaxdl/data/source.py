@@ -291,7 +291,19 @@ def on_device(values: Any) -> Array:
 
 
 def example_index(step: Any, rows: Any, key: Array, size: int, batch_size: int, shuffle: bool) -> Any:
-    """Which example stands in `rows` of batch `step`; int32, in XLA for JAX rows and in NumPy for NumPy rows."""
+    """Which example stands in which row of which batch; in XLA for JAX rows, in NumPy for NumPy rows.
+
+    Args:
+      step: number of the batch, >= 0; several broadcast against `rows`.
+      rows: [b] numbers of rows in the global batch.
+      key: the data key of one seed, whose stream 0 orders the examples; not used without shuffling.
+      size: n.
+      batch_size: B.
+      shuffle: training order; else first to last, with the last example in all rows behind it.
+
+    Returns:
+      int32 in [0, n), of the shape that `step` and `rows` broadcast to.
+    """
     position = _position(step, batch_size, rows)
     if shuffle:
         return permuted_index(jax.random.fold_in(key, 0), position, size)

@@ -62,7 +62,11 @@ class Vocabulary:
         return self.number(code_points(text), where)
 
     def number(self, points: np.ndarray, where: str = "the text") -> np.ndarray:
-        """As `encode`, for Unicode numbers [n]."""
+        """As `encode`, for Unicode numbers [n].
+
+        Raises:
+          UserError: as `encode`.
+        """
         found = np.minimum(np.searchsorted(self._points, points), len(self) - 1)
         unknown = np.flatnonzero(self._points[found] != points)
         if unknown.size:

@@ -58,7 +58,20 @@ class Windows:
         return -(-self.size // self.batch_size)
 
     def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
-        """Batch `step` of endless epochs; `key` draws their orders and offsets."""
+        """Rows shard·b ... (shard + 1)·b - 1 of batch `step` of endless epochs.
+
+        Args:
+          step: int32 scalar >= 0.
+          key: the data key of one seed, used for the order and the offset of each epoch.
+          shard: which part of the batch; may be a traced axis index.
+          shards: number of parts; static.
+
+        Returns:
+          What the top of this file lists; all predictions count.
+
+        Raises:
+          ValueError: B cannot be divided by `shards`.
+        """
         rows, text = _rows(self.batch_size, shard, shards), self.arrays["text"]
         order, offsets = jax.random.split(key)
         position = jnp.asarray(step, jnp.int32) * self.batch_size + rows
@@ -108,7 +121,20 @@ class Streams:
         return self.size // (self.batch_size * self.length)
 
     def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
-        """Chunk `step` of each stream, endlessly; `key` draws the offset of each epoch."""
+        """Chunk `step` of each stream, endlessly.
+
+        Args:
+          step: int32 scalar >= 0.
+          key: the data key of one seed, used for the offset of each epoch.
+          shard: as for `Windows.batch`.
+          shards: as for `Windows.batch`.
+
+        Returns:
+          What the top of this file lists, where all predictions count, and "reset" [b].
+
+        Raises:
+          ValueError: B cannot be divided by `shards`.
+        """
         rows, text = _rows(self.batch_size, shard, shards), self.arrays["text"]
         step = jnp.asarray(step, jnp.int32)
         epoch, chunk = step // self.num_batches, step % self.num_batches
@@ -147,7 +173,18 @@ class WholeText:
 
     @classmethod
     def of(cls, text: Any, batch_size: int, length: int, start: int, context: int = 0) -> "WholeText":
-        """Puts `text` [n] on the default device; `start` is the token that stands before it."""
+        """Puts `text` on the default device.
+
+        Args:
+          text: [n] token numbers.
+          batch_size: B.
+          length: L.
+          start: the token that stands before the text.
+          context: characters that are read before those that count.
+
+        Raises:
+          UserError: there is no character.
+        """
         if not len(text):
             raise UserError("there is no text to read: the split is empty")
         whole = np.concatenate([np.asarray([start], text.dtype), text])
@@ -164,7 +201,20 @@ class WholeText:
         return -(-self.size // self.batch_size)
 
     def batch(self, step: Array | int, key: Array, shard: Array | int = 0, shards: int = 1) -> Batch:
-        """Rows B·step ... of the split; without randomness. T = min(context + L, n)."""
+        """Rows B·step ... of the split; without randomness.
+
+        Args:
+          step: int32 scalar >= 0; from `num_batches` on all rows are padding.
+          key: not used.
+          shard: as for `Windows.batch`.
+          shards: as for `Windows.batch`.
+
+        Returns:
+          What the top of this file lists, with T = min(context + L, n).
+
+        Raises:
+          ValueError: B cannot be divided by `shards`.
+        """
         del key
         text, count = self.arrays["text"], self.arrays["text"].shape[0] - 1
         rows = _rows(self.batch_size, shard, shards)

@@ -25,7 +25,9 @@ class Task(Protocol):
     """
 
     @property
-    def axis(self) -> str | None: ...
+    def axis(self) -> str | None:
+        """pmap's axis name, set by the engine."""
+        ...
 
     def init(self, key: Array, hyper: Mapping[str, Array]) -> State:
         """The first state. `key` is used for the parameters; `hyper` are float32 scalars to be kept in the state."""

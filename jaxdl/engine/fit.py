@@ -150,7 +150,7 @@ def load_judged(experiment: Experiment, folder: RunFolder) -> Any:
     """The canonical State [1, ...] of a finished (or running) run with its reported networks.
 
     Raises:
-      UserError: if there is no whole checkpoint, or it is another model's.
+      UserError: if there is no whole checkpoint, or it is another model's or of an earlier phase than the last.
     """
     return _judged(experiment, folder, *_newest(folder))
 
@@ -186,6 +186,10 @@ def _to_stderr(line: str) -> None:
 
 def _judged(experiment: Experiment, folder: RunFolder, arrays: dict[str, np.ndarray], metadata: dict) -> Any:
     phase = experiment.phases[metadata["position"]["phase"]]
+    if phase is not experiment.phases[-1]:
+        raise UserError(
+            f"{folder.path} has only come to phase {phase.name}: train it to the end first (python -m experiments.train)"
+        )
     template = Program(phase, Layout(devices=tuple(jax.local_devices()[:1])), 1).template
     keeps_best = any(name.startswith("best/") for name in arrays)
     shapes: dict[str, Any] = {"state": template, "best": judged_nets(template) if keeps_best else None}

@@ -1,4 +1,4 @@
-"""The run folder of DESIGN §7: its files, its lock, and the checks that protect what lies there."""
+"""The run folder: its files, its lock, and the checks that protect what lies there."""
 
 import contextlib
 import errno
@@ -94,13 +94,21 @@ class RunFolder:
 
     @first_only
     def write_json(self, name: str, value: Any) -> None:
-        """Replaces a JSON file in one move, so that a reader never sees half of it."""
+        """Replaces a JSON file in one move, so that a reader never sees half of it.
+
+        Raises:
+          UserError: as `write_text`.
+        """
         text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
         self.write_text(name, text)
 
     @first_only
     def write_text(self, name: str, text: str) -> None:
-        """Replaces a text file in one move."""
+        """Replaces a text file in one move.
+
+        Raises:
+          UserError: if it cannot be written; the old file stays.
+        """
         target, temporary = self.path / name, self.path / f".{name}.{os.getpid()}"
         try:
             with open(temporary, "w", encoding="utf-8") as file:
@@ -142,7 +150,11 @@ class RunFolder:
 
     @first_only
     def append_rows(self, rows: list[Mapping[str, Any]]) -> None:
-        """Adds lines to metrics.jsonl."""
+        """Adds lines to metrics.jsonl.
+
+        Raises:
+          UserError: if they cannot be written.
+        """
         if not rows:
             return
         path = self.path / "metrics.jsonl"
@@ -154,7 +166,11 @@ class RunFolder:
 
     @first_only
     def sync_rows(self) -> None:
-        """Makes the rows durable: a checkpoint that counts them must not outlive them."""
+        """Makes the rows durable: a checkpoint that counts them must not outlive them.
+
+        Raises:
+          UserError: if they cannot be brought to the disk.
+        """
         path = self.path / "metrics.jsonl"
         try:
             if path.exists():

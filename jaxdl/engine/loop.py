@@ -311,16 +311,18 @@ class _Run:
 
     def _judge(self, found: list[dict[str, float]]) -> None:
         position, phase = self.position, self.phase
-        if phase.objective is None:
-            return
-        name, mode = phase.objective
-        improved = [position.active(i) and position.judge(i, found[i].get(name), mode) for i in range(len(self.seeds))]
-        if self.keeps_best() and any(improved):
-            self.best = self.program.best(self.best, self.state, np.array(improved))
+        if phase.objective is not None:
+            name, mode = phase.objective
+            improved = [
+                position.active(i) and position.judge(i, found[i].get(name), mode) for i in range(len(self.seeds))
+            ]
+            if self.keeps_best() and any(improved):
+                self.best = self.program.best(self.best, self.state, np.array(improved))
         for i in range(len(self.seeds)):
             history = [values[i] for values in position.history]
             rule = phase.stop is not None and phase.stop(history)
-            if position.active(i) and (rule or (phase.patience and position.waiting[i] >= phase.patience)):
+            waited = phase.objective is not None and phase.patience and position.waiting[i] >= phase.patience
+            if position.active(i) and (rule or waited):
                 position.stopped[i] = position.t
 
     # --- checkpoints --------------------------------------------------------------------------------------------------

@@ -54,6 +54,9 @@ def choose_layout(experiment: Experiment, options: Options, seeds: int) -> Layou
 
     `auto`: on a CPU one seed after another (vmap gains nothing there); on accelerators vmap, unless seeds may end at
     different steps, which needs map.
+
+    Raises:
+      UserError: vmap was asked for where seeds may end at different steps, or `partition_rules` or `Layout` refuses.
     """
     found = jax.devices() if processes.count() > 1 else jax.local_devices()
     devices = tuple(found[: options.devices or None])

@@ -361,6 +361,7 @@ class Program:
         return self.executables.once(self.phase, (name, self.layout, self.seeds, structure, described), make)
 
     def call(self, name, build, args):
+        """What the program `name` makes of `args`; `build()` is called to compile it where that was not done before."""
         if name not in self._compiled:
             began = time.perf_counter()
             found = self._ahead.pop(name).result() if name in self._ahead else self._executable(name, build, args)

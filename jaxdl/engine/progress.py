@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from jaxdl.engine.watcher import Compiled
+
 REDRAW_SECONDS = 0.2
 PLAIN_SECONDS = 5.0
 PLAIN_SECONDS_MOST = 60.0
@@ -74,6 +76,9 @@ class Progress:
         last = step >= total
         if (last and self.interactive) or (not last and now - self._drawn >= self._pause(now - self._anchor[0])):
             self._draw(now)
+
+    def compiled(self, found: Compiled) -> None:
+        """Says nothing: what is worth a line is for whoever shows the rest."""
 
     def say(self, line: str) -> None:
         """Prints a line that stays, above the live one."""

@@ -27,11 +27,24 @@ class Compiled:
 class Watcher(Protocol):
     """Who is told how training goes: the terminal, or nobody."""
 
-    def compiled(self, found: Compiled) -> None: ...
+    def compiled(self, found: Compiled) -> None:
+        """A phase's training program is compiled; told once a phase."""
+        ...
 
-    def update(self, step: int, total: int, metrics: dict[str, float], items_per_second: float) -> None: ...
+    def update(self, step: int, total: int, metrics: dict[str, float], items_per_second: float) -> None:
+        """A row was written to metrics.jsonl; told of the first of the seeds that still train together.
 
-    def say(self, line: str) -> None: ...
+        Args:
+          step: updates made, over all phases.
+          total: the most updates of all phases together.
+          metrics: of the row: "loss" of training, "validation/loss" of another split, none of a probe.
+          items_per_second: training throughput so far, 0 where it is not known yet.
+        """
+        ...
+
+    def say(self, line: str) -> None:
+        """A line for people."""
+        ...
 
 
 class Silent:

@@ -44,7 +44,13 @@ def _uniform(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Arra
 
 
 def partial_identity(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    """A kernel [K, K, C, O] whose output j is input j for j < min(C, O), the others as `_uniform`; section 3.2."""
+    """A kernel whose output j is input j for j < min(C, O), the others as `_uniform`; section 3.2.
+
+    Args:
+      key: used for the others.
+      shape: (K, K, C, O).
+      dtype: of the kernel.
+    """
     size, _, inputs, outputs = shape
     kernel, count = _uniform(key, shape, dtype), min(inputs, outputs)
     identity = jnp.zeros(shape, dtype).at[size // 2, size // 2, jnp.arange(count), jnp.arange(count)].set(1.0)

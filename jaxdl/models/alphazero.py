@@ -57,7 +57,7 @@ class PolicyValueResNet(nn.Module):
       num_actions: A.
       width: maps of every block.
       blocks: residual blocks of two 3×3 convolutions each.
-      dtype: dtype of the computation; None for that of the input.
+      dtype: dtype of the dense layers; None for that of the input.
     """
 
     num_actions: int

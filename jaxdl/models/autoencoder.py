@@ -49,6 +49,7 @@ class Autoencoder(nn.Module):
     dtype: Any = None
 
     def setup(self) -> None:
+        """The layers that `encode` and `decode` use."""
         widths = (self.inputs, *self.features)
         self.encoder = [nn.Dense(width, dtype=self.dtype) for width in self.features]
         decoder: list[Any] = [nn.Dense(width, dtype=self.dtype) for width in reversed(widths[:-1])]

@@ -43,7 +43,15 @@ def threshold_network(layers: Layers, x: Array) -> Array:
 
 
 def sigmoid_network(layers: Layers, x: Array) -> Array:
-    """The same network of sigmoid neurons, σ(x·W + b) in each layer."""
+    """The same network of sigmoid neurons, σ(x·W + b) in each layer.
+
+    Args:
+      layers: (W [n, m], b [m]) of each.
+      x: [..., n] for the n of the first.
+
+    Returns:
+      [..., m] for the m of the last.
+    """
     for weights, bias in layers:
         x = jax.nn.sigmoid(x @ weights + bias)
     return x

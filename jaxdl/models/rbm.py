@@ -51,7 +51,15 @@ class RBM:
             raise ValueError(f"hidden units are {' or '.join(HIDDEN)}, got {self.kind!r}")
 
     def init(self, key: Array, scale: float = 0.01) -> dict[str, Array]:
-        """Weights N(0, scale²) drawn with `key`, biases zero, no offsets."""
+        """Parameters to start from, without offsets.
+
+        Args:
+          key: used for the weights, N(0, scale²).
+          scale: their standard deviation.
+
+        Returns:
+          "kernel" [D, H], "visible_bias" [D] and "hidden_bias" [H], float32, the biases zero.
+        """
         kernel = scale * jax.random.normal(key, (self.visible, self.hidden))
         return {
             "kernel": kernel,
@@ -137,7 +145,16 @@ class RBM:
 
 
 def recentred(params: Params, visible_offset: Array, hidden_offset: Array) -> dict[str, Array]:
-    """The same distribution with other offsets: b + Wᵀ(μ' − μ) and a + W(λ' − λ) as biases (Melchior et al. 2016)."""
+    """The same distribution with other offsets: b + Wᵀ(μ' − μ) and a + W(λ' − λ) as biases (Melchior et al. 2016).
+
+    Args:
+      params: with or without offsets, see the top of this file.
+      visible_offset: [D], μ'.
+      hidden_offset: [H], λ'.
+
+    Returns:
+      Parameters with these offsets and the same kernel.
+    """
     kernel = params["kernel"]
     down = hidden_offset - params.get("hidden_offset", 0.0)
     up = visible_offset - params.get("visible_offset", 0.0)

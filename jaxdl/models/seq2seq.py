@@ -67,6 +67,8 @@ class AttentionSeq2Seq(nn.Module):
     dtype: Any = None
 
     def setup(self):
+        """The layers that reading a source and writing a target use."""
+
         def dense(size: int, bias: bool = True) -> nn.Dense:
             return nn.Dense(size, bias, self.dtype)
 

@@ -90,6 +90,9 @@ class Block(nn.Module):
       depth: residual sums in the whole stack; projections into them start with 0.02 / sqrt(depth) (GPT-2).
       cross: whether it attends to a memory.
       causal: its mask is the causal one where it is called without a cache.
+
+    Raises:
+      ValueError: once it is used, if `shape.norm` is neither "pre" nor "post".
     """
 
     shape: Shape
@@ -244,8 +247,7 @@ class TransformerLM(nn.Module):
     def decode(self, token: Array, cache: Cache) -> tuple[Array, Cache]:
         """Logits [B, V] of the token after `token` [B], and the cache that holds it.
 
-        Once the cache is full, the last half of it is read anew from position 0: a token is judged by between L / 2 and L
-        tokens before it.
+        Once the cache is full, its last half is read anew from position 0: a token is judged by L / 2 to L before it.
         """
 
         def refilled(self: "TransformerLM", cache: Cache) -> Cache:

@@ -37,6 +37,7 @@ class VAE(nn.Module):
     dtype: Any = None
 
     def setup(self) -> None:
+        """The layers that `encode` and `decode` use."""
         parts = 2 if self.gated else 1
         self.encoder = [nn.Dense(parts * width, dtype=self.dtype) for width in self.features]
         self.posterior = nn.Dense(2 * self.latents, dtype=self.dtype)

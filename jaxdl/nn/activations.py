@@ -133,6 +133,9 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
 _MODULES: dict[str, Callable[..., nn.Module]] = {"prelu": PReLU, "noisy_relu": NoisyReLU}
 
 ACTIVATIONS = (*_FUNCTIONS, *_MODULES)
+# without parameters, noise or pieces; and with those that have parameters or noise, for models that pass `train` on
+PLAIN_ACTIVATIONS = tuple(name for name in _FUNCTIONS if name != "maxout")
+LAYER_ACTIVATIONS = (*PLAIN_ACTIVATIONS, *_MODULES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,6 +124,8 @@ class MultiHeadAttention(nn.Module):
     fused: bool = False
 
     def setup(self):
+        """The projections, which `read` and a call share."""
+
         def project(init: Initializer) -> nn.Dense:
             return nn.Dense(self.features, self.use_bias, self.dtype, kernel_init=init)
 
@@ -204,6 +206,7 @@ class AdditiveAttention(nn.Module):
     dtype: Any = None
 
     def setup(self):
+        """W, U and v, which `read` and a call share."""
         self.query = nn.Dense(self.features, use_bias=False, dtype=self.dtype)
         self.key = nn.Dense(self.features, use_bias=True, dtype=self.dtype)
         self.score = nn.Dense(1, use_bias=False, dtype=self.dtype)

@@ -116,7 +116,11 @@ def convolution(
 
 
 def per_axis(value: int | Sequence[int], rank: int, name: str) -> Ints:
-    """One positive int for each of `rank` spatial axes, from one for all or one each."""
+    """One positive int for each of `rank` spatial axes, from one for all or one each.
+
+    Raises:
+      ValueError: another number of them, or one below 1; names `name`.
+    """
     values = (value,) * rank if isinstance(value, int) else tuple(value)
     if len(values) != rank or any(v < 1 for v in values):
         raise ValueError(f"{name} must be one positive int or {rank} of them, got {value}")
@@ -124,7 +128,11 @@ def per_axis(value: int | Sequence[int], rank: int, name: str) -> Ints:
 
 
 def explicit_padding(padding: Padding, sizes: Ints, kernel: Ints, strides: Ints, dilation: Ints) -> Pads:
-    """Padding (low, high) of each spatial axis for any of the forms that `convolution` takes."""
+    """Padding (low, high) of each spatial axis for any of the forms that `convolution` takes.
+
+    Raises:
+      ValueError: an unknown word, or not one entry for each axis.
+    """
     if isinstance(padding, str):
         if padding.upper() not in ("SAME", "VALID"):
             raise ValueError(f"padding must be SAME, VALID or ints, got {padding!r}")

@@ -73,7 +73,13 @@ def _per_example(x: Array) -> Array:
 
 @register_head("bernoulli")
 class Bernoulli(Head):
-    """Independent binary targets: outputs are logits z [B, D], p(y = 1) = σ(z), nll = Σ_d softplus(z) − yz."""
+    """Independent binary targets: outputs are logits z [B, D], p(y = 1) = σ(z), nll = Σ_d softplus(z) − yz.
+
+    Attributes:
+      dims: D.
+      kernel_init: initialiser of the output layer.
+      dtype: dtype of the output layer.
+    """
 
     dims: int
     kernel_init: Init = nn.initializers.lecun_normal()
@@ -95,7 +101,13 @@ class Bernoulli(Head):
 
 @register_head("categorical")
 class Categorical(Head):
-    """One of K classes: outputs are logits z [B, K], nll = logsumexp(z) − z_y."""
+    """One of K classes: outputs are logits z [B, K], nll = logsumexp(z) − z_y.
+
+    Attributes:
+      num_classes: K.
+      kernel_init: initialiser of the output layer.
+      dtype: dtype of the output layer.
+    """
 
     num_classes: int
     kernel_init: Init = nn.initializers.lecun_normal()

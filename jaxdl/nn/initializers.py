@@ -20,6 +20,9 @@ def orthogonal(scale: float = 1.0) -> Callable[..., Array]:
 
     Returns:
       (key, shape [..., in, out], dtype) -> array; all axes but the last are the matrix's rows.
+
+    Raises:
+      ValueError: by the initialiser that is returned, for a shape of fewer than two axes.
     """
 
     def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:

@@ -79,11 +79,11 @@ def normal(keys: Array, count: int) -> Array:
 def permutation(keys: Array, count: int) -> Array:
     """`jax.random.permutation` of 0, ..., count - 1 for each key, bit for bit: [..., count] int32 of keys [...], used up.
 
-    Raises:
-      ValueError: more than 1,024 numbers, which `jax.random` sorts more than once.
+    More than 1,024 numbers are sorted more than once, by `jax.random` itself.
     """
     if count > 1024:
-        raise ValueError(f"at most 1024 numbers are put in order here, not {count}")
+        flat = jax.vmap(lambda key: jax.random.permutation(key, count))(keys.reshape(-1))
+        return flat.reshape(*keys.shape, count).astype(jnp.int32)
     x, y = _counted(split(keys, 2)[..., 1], count)
     numbers = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32), x.shape)
     return lax.sort_key_val(x ^ y, numbers, dimension=-1)[1]
@@ -123,12 +123,28 @@ def row_bits(keys: Array, shape: Sequence[int], dtype: type = jnp.uint32) -> Arr
 
 
 def row_uniform(keys: Array, shape: Sequence[int]) -> Array:
-    """Uniform float32 in [0, 1), multiples of 2^-24, [B, *shape]; see `row_bits`."""
+    """Uniform float32 in [0, 1), multiples of 2^-24.
+
+    Args:
+      keys: [B] typed keys of JAX's default kind; used up.
+      shape: of one example.
+
+    Returns:
+      [B, *shape], row i from keys[i] alone.
+    """
     return (row_bits(keys, shape) >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2.0**-24)
 
 
 def row_gumbel(keys: Array, shape: Sequence[int]) -> Array:
-    """Standard Gumbel noise -log(-log u) with u uniform in (0, 1), float32, [B, *shape]; see `row_bits`."""
+    """Standard Gumbel noise -log(-log u) with u uniform in (0, 1).
+
+    Args:
+      keys: [B] typed keys of JAX's default kind; used up.
+      shape: of one example.
+
+    Returns:
+      [B, *shape] float32, row i from keys[i] alone.
+    """
     # odd multiples of 2^-24: never 0, never 1
     u = ((row_bits(keys, shape) >> jnp.uint32(9)).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
     return -jnp.log(-jnp.log(u))
@@ -168,5 +184,13 @@ def row_below(keys: Array, shape: Sequence[int], probabilities: Array | float) -
 
 
 def row_bernoulli(keys: Array, probabilities: Array) -> Array:
-    """Zeros and ones with `probabilities` [B, ...] rounded to multiples of 2^-16, in their dtype; see `row_below`."""
+    """Ones with `probabilities` rounded to multiples of 2^-16, else zeros; see `row_below`. Gradients do not pass.
+
+    Args:
+      keys: [B] typed keys of JAX's default kind; used up.
+      probabilities: [B, ...] in [0, 1].
+
+    Returns:
+      [B, ...] in the dtype of the probabilities, row i from keys[i] alone.
+    """
     return row_below(keys, probabilities.shape[1:], probabilities).astype(probabilities.dtype)

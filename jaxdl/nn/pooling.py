@@ -32,6 +32,10 @@ def max_pool(x: Array, window: Window, strides: Window | None = None, padding: P
       window: size of the window, one for all axes or one each.
       strides: step between windows; that of the window by default.
       padding: as for `convolution`.
+
+    Raises:
+      ValueError: for an unknown padding, wrong numbers of axes, a window that does not fit into the maps, or padding that
+        a whole window would fit into.
     """
     window, strides, pads = _geometry(x, window, strides, padding)
     if _is_whole(window, strides, pads):
@@ -94,7 +98,11 @@ _max_of_taps.defvjp(_max_forward, _max_backward)
 
 
 def avg_pool(x: Array, window: Window, strides: Window | None = None, padding: Padding = "VALID") -> Array:
-    """The mean of each window of x [B, *S, C], padding left out; arguments and shapes as for `max_pool`."""
+    """The mean of each window of x [B, *S, C], padding left out; arguments and shapes as for `max_pool`.
+
+    Raises:
+      ValueError: as `max_pool`.
+    """
     window, strides, pads = _geometry(x, window, strides, padding)
     if _is_whole(window, strides, pads):
         return _windows(x, window).mean(tuple(range(2, 2 * len(window) + 1, 2)))
@@ -145,6 +153,8 @@ def _geometry(x: Array, window: Window, strides: Window | None, padding: Padding
         raise ValueError(
             f"a window of {window} does not fit into maps of {x.shape[1:-1]}; use padding or a smaller one"
         )
+    if any(max(pad) >= w for pad, w in zip(pads, window, strict=True)):
+        raise ValueError(f"padding of {pads} leaves windows of {window} without a value; use less padding")
     return window, strides, pads
 
 

@@ -72,15 +72,16 @@ class Positions(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, start: Array | int = 0) -> Array:
-        """x [B, T, D] whose first token stands at position `start` (int32 scalar).
+        """x [B, T, D] whose first token stands at position `start` (int32 scalar, at most length - T: later ones count as that).
 
         Raises:
-          ValueError: an unknown kind, or more tokens than `length`.
+          ValueError: an unknown kind, or tokens beyond `length`, where `start` is known in tracing.
         """
         if self.kind not in POSITIONS:
             raise ValueError(f"unknown positions {self.kind!r}; choose one of {', '.join(POSITIONS)}")
-        if x.shape[1] > self.length:
-            raise ValueError(f"{x.shape[1]} tokens are more than the {self.length} positions that there are")
+        end = x.shape[1] + (start if isinstance(start, int) else 0)
+        if end > self.length:
+            raise ValueError(f"{end} tokens are more than the {self.length} positions that there are")
         if self.kind == "learned":
             table = self.param("embedding", nn.initializers.normal(self.std), (self.length, x.shape[-1]), jnp.float32)
         elif self.kind == "sinusoidal":
@@ -89,7 +90,8 @@ class Positions(nn.Module):
             return x
         if target_platform() == "gpu":
             # the gradient of a broadcast, a sum over rows, would make XLA:GPU keep all that x becomes with the rows last
-            places = jnp.broadcast_to(jnp.asarray(start) + jnp.arange(x.shape[1]), x.shape[:2])
+            first = jnp.clip(start, 0, self.length - x.shape[1])
+            places = jnp.broadcast_to(first + jnp.arange(x.shape[1]), x.shape[:2])
             return x + jnp.take(table, places, axis=0, mode="clip").astype(x.dtype)
         return x + jax.lax.dynamic_slice_in_dim(table, start, x.shape[1]).astype(x.dtype)
 

@@ -76,6 +76,8 @@ class Recurrent(nn.Module):
           h [B, T, H], and the carry after the last step (the first, if `reverse`), in float32.
         """
         cell = get_cell(self.cell, self.reset_after)
+        if self.peepholes and self.cell != "lstm":
+            raise ValueError(f"only an LSTM has peepholes, not cell {self.cell!r}")
         size, dtype = self.features, self.dtype or jnp.float32
         scale = np.repeat(np.asarray(cell.scale, np.float32), size)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], len(cell.inputs) * size))

@@ -34,6 +34,9 @@ def blockwise_convolution(x: Array, kernel: Array, stride: int, padding: int) ->
       kernel: [K, K, C, O].
       stride: s.
       padding: p, on every side.
+
+    Returns:
+      [B, H', W', O], H' = ⌊(H + 2p − K) / s⌋ + 1 and W' likewise.
     """
     size = kernel.shape[0]
     before = -(-padding // stride)

@@ -42,7 +42,7 @@ def log_partition(kernel: Array, visible_bias: Array, hidden_bias: Array, chunk:
       kernel: W [D, H].
       visible_bias: a [D].
       hidden_bias: b [H].
-      chunk: hidden states in one product.
+      chunk: hidden states in one product, rounded down to a power of two.
 
     Raises:
       ValueError: more than `MOST_ENUMERATED` hidden units.
@@ -50,7 +50,7 @@ def log_partition(kernel: Array, visible_bias: Array, hidden_bias: Array, chunk:
     hidden = kernel.shape[1]
     if hidden > MOST_ENUMERATED:
         raise ValueError(f"2^{hidden} hidden states are too many to go through; estimate log Z by AIS")
-    chunk = min(chunk, 2**hidden)
+    chunk = 1 << (min(chunk, 2**hidden).bit_length() - 1)
 
     def part(start: Array) -> Array:
         h = binary_states(start + jnp.arange(chunk, dtype=jnp.uint32), hidden)

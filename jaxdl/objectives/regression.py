@@ -44,8 +44,10 @@ def gaussian_nll(mean: Array, log_scale: Array, targets: Array) -> Array:
       float32 [B], in nats; a density, so it may be negative.
 
     Raises:
-      ValueError: mean and targets have different shapes.
+      ValueError: mean and targets have different shapes, or log_scale cannot be broadcast to them.
     """
+    if jnp.broadcast_shapes(log_scale.shape, mean.shape) != mean.shape:
+        raise ValueError(f"log_scale of shape {log_scale.shape} does not fit outputs of shape {mean.shape}")
     log_scale = log_scale.astype(jnp.float32)
     z = _difference(mean, targets) * jnp.exp(-log_scale)
     return _summed(0.5 * jnp.square(z) + log_scale + 0.5 * _LOG_2_PI)

@@ -24,10 +24,12 @@ class Interval(NamedTuple):
 
     @property
     def low(self) -> float:
+        """The lower end, mean - half_width."""
         return self.mean - self.half_width
 
     @property
     def high(self) -> float:
+        """The upper end, mean + half_width."""
         return self.mean + self.half_width
 
 

@@ -125,7 +125,10 @@ def parameter_section(rows: Sequence[Any], title: str = "Layers and parameters")
     ]
     cells.append(["total", "", "", total, "100.0 %" if total else None, flops])
     header = ["layer", "kind", "output shape", "parameters", "share", "FLOPs"]
-    caption = "FLOPs: floating-point operations of one example's forward pass (a multiply-add counts as two)."
+    caption = (
+        "FLOPs: floating-point operations of one example's forward pass (a multiply-add counts as two), without "
+        "attention's products of queries, keys and values."
+    )
     return Section(title, [Table("", header, cells, caption, strong=(-1,), wide=True)])
 
 

@@ -103,7 +103,17 @@ class AlphaZero:
         return State(step=jnp.int32(0), nets={NET: net}, local=local, hyper=dict(hyper))
 
     def step(self, state: State, batch: None, key: Array) -> tuple[State, Metrics]:
-        """Self-play, then updates; see `Task.step`."""
+        """Self-play, then updates; see `Task.step`.
+
+        Args:
+          state: as `init` or a step made it.
+          batch: None.
+          key: used for the searches' noise, random plies and how many open a game, which positions are learnt from and
+            how they are turned, and the network's noise.
+
+        Returns:
+          The next state; means of "length" and "drawn" of the games that ended, and the losses of the updates.
+        """
         net, local = state.nets[NET], state.local
 
         def ply(i: Array, carry: tuple) -> tuple:
@@ -126,7 +136,16 @@ class AlphaZero:
         return state.replace(nets={NET: net}, local=local), {**played, **learnt}
 
     def evaluate(self, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
-        """Plays the batch's games to their end: shares of losses against each opponent, and by seat."""
+        """Plays the batch's games to their end: shares of losses against each opponent, and by seat.
+
+        Args:
+          state: see `for_evaluation`.
+          batch: "opponent", "seat" and "number" [B] (see the class), and "mask" [B], 0 for games that do not count.
+          key: used for the opponents' draws, with the games' numbers; the agent searches without noise.
+
+        Returns:
+          The same state; means of "losses_<opponent>", "<seat>/wins_<opponent>" and "<seat>/losses_<opponent>".
+        """
         keys = row_keys(key, batch["number"])
         rewards = self._match(state.nets[NET], batch["opponent"], batch["seat"], keys)
         metrics = {}

@@ -47,13 +47,19 @@ class Environment(Protocol):
     """
 
     @property
-    def observation_shape(self) -> tuple[int, ...]: ...
+    def observation_shape(self) -> tuple[int, ...]:
+        """*O."""
+        ...
 
     @property
-    def num_actions(self) -> int: ...
+    def num_actions(self) -> int:
+        """How many actions there are."""
+        ...
 
     @property
-    def time_limit(self) -> int: ...
+    def time_limit(self) -> int:
+        """Steps after which an episode is truncated at the latest."""
+        ...
 
     def reset(self, key: Array) -> tuple[PyTree, Array]:
         """The first (state, observation [*O]) of an episode; `key` is used for where it begins."""

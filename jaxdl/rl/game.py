@@ -50,22 +50,34 @@ class Game(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is called."""
+        ...
 
     @property
-    def num_actions(self) -> int: ...
+    def num_actions(self) -> int:
+        """A."""
+        ...
 
     @property
-    def observation_shape(self) -> tuple[int, int, int]: ...
+    def observation_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        ...
 
     @property
-    def max_plies(self) -> int: ...
+    def max_plies(self) -> int:
+        """The most plies of a game."""
+        ...
 
     @property
-    def action_names(self) -> tuple[str, ...]: ...
+    def action_names(self) -> tuple[str, ...]:
+        """A names, as a person types them."""
+        ...
 
     @property
-    def symmetries(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def symmetries(self) -> tuple[np.ndarray, np.ndarray]:
+        """(cells [S, H·W], actions [S, A]) int32, see the class."""
+        ...
 
     def init(self) -> GameState:
         """The first position."""
@@ -105,7 +117,15 @@ def attacking_player(game: Game) -> Opponent:
 
 
 def draw_action(weights: Array, key: Array) -> Array:
-    """An action drawn with probability proportional to `weights` [A]; action 0 where all are zero."""
+    """An action drawn with probability proportional to its weight; action 0 where all are zero.
+
+    Args:
+      weights: [A], >= 0.
+      key: used for the draw.
+
+    Returns:
+      int32 scalar.
+    """
     return jax.random.categorical(key, jnp.log(weights)).astype(jnp.int32)
 
 

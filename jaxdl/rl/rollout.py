@@ -45,7 +45,16 @@ class Experience(NamedTuple):
 
 
 def first_states(environment: EpisodeStatistics, key: Array, count: int) -> dict[str, PyTree]:
-    """`State.local` of an agent: "environment", the states of `count` environments, and "row", their numbers."""
+    """`State.local` of an agent: environments in which episodes begin.
+
+    Args:
+      environment: see `for_training`.
+      key: used for where the episodes begin, with the environments' numbers.
+      count: B.
+
+    Returns:
+      "environment", states with leaves [B, ...], and "row" [B] int32, the environments' numbers.
+    """
     rows = jnp.arange(count, dtype=jnp.int32)
     states, _ = jax.vmap(environment.reset)(row_keys(key, rows))
     return {"environment": states, "row": rows}
@@ -147,6 +156,13 @@ def step_keys(keys: Array, t: Array | int) -> Array:
 def greedy_metrics(
     environment: Environment, act: Callable[[Array], Array], batch: dict[str, Array], key: Array
 ) -> Metrics:
-    """Mean "return" and "length" of one greedy episode for each row of `batch` ("row", "mask" [B])."""
+    """Mean "return" and "length" of one greedy episode for each row of a batch.
+
+    Args:
+      environment: as it is, without wrappers.
+      act: observations [B, *O] -> actions [B] int32.
+      batch: "row" [B] int32, which episodes, and "mask" [B], 0 for those that do not count.
+      key: used for the environments' chance, with the rows' numbers.
+    """
     total, length = play(environment, act, row_keys(key, batch["row"]))
     return {"return": Mean.of(total, batch["mask"]), "length": Mean.of(length, batch["mask"])}

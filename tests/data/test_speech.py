@@ -1,5 +1,6 @@
 """Tone digits, the split rule, and strings of digits: made again alike, from their own recordings, in their places."""
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -245,3 +246,23 @@ def test_the_rate_is_the_same_everywhere():
     from jaxdl.data import digit_strings, tones
 
     assert speech.RATE == digit_strings.RATE == tones.RATE == 8000
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"least": 9, "most": 3}, "least=9 digits are more than most=3"),
+        ({"gap": (0.1,)}, "gap needs two numbers, the lower one first, got 0.1"),
+        ({"snr": (30.0, 10.0)}, "snr needs two numbers, the lower one first, got 30, 10"),
+    ],
+)
+def test_ranges_of_strings_are_checked(changes, said):
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        StringConfig(**changes)
+
+
+def test_a_string_too_short_for_a_digit_is_noise(tones):
+    config = dataclasses.replace(QUIET, seconds=0.1, gap=(0.05, 0.05), snr=(20.0, 20.0))
+    made = fixed_strings(tones.splits["train"], 3, config, 0)
+    assert not made["count"].any() and (made["digits"] == -1).all()
+    assert 0 < np.abs(made["wave"].astype(int)).max() < 3000

@@ -1,4 +1,4 @@
-"""The digest of DESIGN §7: sha256 over the leaves sorted by key path of path, dtype, shape and little-endian C-order bytes."""
+"""The digest: sha256 over the leaves sorted by key path of path, dtype, shape and little-endian C-order bytes."""
 
 import hashlib
 import struct

@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from runs import record, rows, train
+from runs import interrupt, record, rows, train
 
 from jaxdl.engine.devices import typed
 from jaxdl.engine.fit import evaluate, load_judged
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.program import Program
+from jaxdl.errors import UserError
 
 
 def judged_regression(calls=None, **changes):
@@ -115,3 +116,11 @@ def test_a_metric_without_a_split_is_refused(tmp_path):
 def test_a_state_and_a_template_of_other_structure_are_an_error():
     with pytest.raises(ValueError, match="zip"):
         typed({"a": np.ones(2), "b": np.ones(3)}, {"a": np.ones(2)})
+
+
+def test_a_run_that_has_not_come_to_its_last_phase_is_not_judged(tmp_path):
+    experiment = tiny.two_phases()
+    interrupt(experiment, tmp_path, 30)
+    for judge in (load_judged, lambda *args: evaluate(*args, seed=0)):
+        with pytest.raises(UserError, match="has only come to phase .*: train it to the end first"):
+            judge(experiment, RunFolder(tmp_path))

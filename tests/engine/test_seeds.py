@@ -115,6 +115,13 @@ def test_seeds_that_lose_patience_equal_single_runs(tmp_path):
         train(patient(), tmp_path / "vmap", seeds=3, seeds_mode="vmap")
 
 
+def test_a_rule_ends_a_phase_that_has_no_objective(tmp_path):
+    experiment = tiny.regression(train=tiny.train_config(eval_every=5))
+    phase = dataclasses.replace(experiment.phases[0], objective=None, stop=lambda history: len(history) == 3)
+    train(dataclasses.replace(experiment, phases=(phase,)), tmp_path)
+    assert record(tmp_path)["steps"] == 15
+
+
 def test_a_patience_that_ends_is_resumed(tmp_path):
     whole = train(patient(), tmp_path / "whole", seeds=3, seeds_mode="map")
     for at in sorted({found["steps"] for found in whole.records} - {60}):

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import classifier_report, cli, evaluate, flags, predict, recipe_files, train, verify
+from experiments import classifier_report, cli, evaluate, flags, predict, recipe_files, session, train, verify
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.digest import digest
 from jaxdl.engine.program import Program
+from jaxdl.errors import UserError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
@@ -60,6 +61,26 @@ def test_steps_may_grow_where_no_schedule_depends_on_them(recipe):
         texts.add(Program(experiment.phases[-1], Layout(devices=tuple(jax.local_devices()[:1])), 1).text())
         said.add(experiment.steps_may_grow)
     assert said == {len(texts) == 1}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting", "said"),
+    [
+        ("cartpole_ppo", {"train.accumulate": 2}, "cannot accumulate gradients: leave --train.accumulate out"),
+        ("gan_mixture", {"train.accumulate": 2}, "cannot accumulate gradients: leave --train.accumulate out"),
+        ("rbm", {"optimizer.ema_decay": 0.9}, "keeps no moving average: leave --optimizer.ema_decay out"),
+        ("tictactoe_alphazero", {"train.patience": 3}, "has no validation objective to wait for"),
+        ("lenet5", {"train.accumulate": 2, "optimizer.ema_decay": 0.9, "train.patience": 3}, ""),
+    ],
+)
+def test_settings_that_a_recipe_would_ignore_are_refused(recipe, setting, said):
+    found = recipe_files.load(recipe)
+    config = flags.config_from_leaves(found.config, {**flags.leaves(found.config), **setting})
+    if not said:
+        session.open_recipe(found, config)
+        return
+    with pytest.raises(UserError, match=f"^recipe {recipe} {said}"):
+        session.open_recipe(found, config)
 
 
 def test_baselines_of_large_data_sets_are_left_out(monkeypatch):

@@ -97,5 +97,8 @@ def test_same_padding_and_lp_limits():
 def test_wrong_arguments_get_one_clear_line():
     with pytest.raises(ValueError, match="does not fit"):
         max_pool(jnp.asarray(X), 8)
+    for pool in (max_pool, avg_pool):
+        with pytest.raises(ValueError, match="without a value; use less padding"):
+            pool(jnp.asarray(X), 2, padding=2)
     with pytest.raises(ValueError, match="p >= 1"):
         lp_pool(jnp.asarray(X), 2, 0.5)

@@ -77,3 +77,14 @@ def test_a_gpu_looks_positions_up_and_adds_the_same(start):
     wanted = both(params)
     with compiling_for("gpu"):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), both(params), wanted)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_tokens_beyond_the_last_position_are_refused_or_moved_back_together(platform):
+    module = Positions("sinusoidal", 8)
+    x = jnp.zeros((2, 3, 4))
+    with compiling_for(platform):
+        with pytest.raises(ValueError, match="9 tokens are more than the 8 positions"):
+            module.apply({}, x, 6)
+        moved = jax.jit(lambda start: module.apply({}, x, start))(jnp.int32(7))
+    np.testing.assert_allclose(moved[0], sinusoidal(8, 4)[5:], atol=1e-6)

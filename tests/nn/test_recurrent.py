@@ -275,3 +275,8 @@ def test_only_the_backward_direction_sees_the_future(bidirectional):
     influence = np.abs(np.asarray(jax.jit(jax.grad(middle))(jnp.asarray(X))))[0].max(axis=-1)
     assert (influence[:4] > 0).all()
     assert (influence[4:] > 0).all() if bidirectional else not influence[4:].any()
+
+
+def test_only_an_lstm_has_peepholes():
+    with pytest.raises(ValueError, match="only an LSTM has peepholes, not cell 'gru'"):
+        Recurrent(H, cell="gru", peepholes=True).init(jax.random.key(0), X)

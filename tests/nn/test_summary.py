@@ -8,6 +8,7 @@ from jaxdl.models.mlp import MLP
 from jaxdl.models.resnet import CifarResNet
 from jaxdl.nn.attention import MultiHeadAttention
 from jaxdl.nn.summary import layer_table
+from jaxdl.nn.transposed import DoublingConv
 
 
 def test_rows_of_lenet_are_those_of_the_arithmetic():
@@ -42,3 +43,10 @@ def test_projections_made_together_count_as_one_product():
     assert rows["attention/query_key_value"].parameters == 3 * (16 * 16 + 16)
     assert rows["attention/query_key_value"].flops == 5 * 3 * (2 * 16 * 16 + 16)
     assert rows["attention/output"].flops == 5 * (2 * 16 * 16 + 16)
+
+
+def test_a_doubling_convolution_has_four_taps_at_each_output():
+    """Of 16 taps those that meet zeros put between the inputs' values are no work: the cost of four 2x2 convolutions."""
+    (row,) = layer_table(DoublingConv(8), (2, 5, 5, 3))
+    assert row.output_shape == (2, 10, 10, 8)
+    assert row.flops == (2 * 4 * 3 * 8 + 8) * 100

@@ -34,7 +34,7 @@ def exact(params):
     return log_z, np.exp(negative - log_z)
 
 
-@pytest.mark.parametrize("chunk", [1, 8, 4096])
+@pytest.mark.parametrize("chunk", [1, 7, 8, 12, 4096])
 def test_log_partition_by_hidden_states_is_that_by_visible_states(chunk):
     params = drawn()
     assert float(log_partition(**params, chunk=chunk)) == pytest.approx(exact(params)[0], abs=1e-4)

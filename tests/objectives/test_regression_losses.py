@@ -94,6 +94,8 @@ def test_mixture_learns_two_branches_that_one_gaussian_cannot():
 
 
 def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"log_scale of shape \(4, 1\) does not fit"):  # would compare every pair
+        gaussian_nll(jnp.zeros(4), jnp.zeros((4, 1)), jnp.zeros(4))
     logits, means, log_scales, targets = map(f32, mixture())
     with pytest.raises(ValueError, match="logits must be"):
         mixture_density_nll(logits[:, :2], means, log_scales, targets)
