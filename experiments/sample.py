@@ -10,23 +10,17 @@ from dataclasses import dataclass
 
 from experiments import cli
 from experiments.flags import option
+from experiments.session import DataPlace
 from jaxdl.errors import UserError
 
 MOST_SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class _DataPlace:
-    """Where data lie."""
-
-    dir: str = option("", "folder of the data that the run was trained on, where --data.dir said so in training")
-
-
-@dataclass(frozen=True)
 class SampleOptions:
     """What to make."""
 
-    data: _DataPlace = _DataPlace()
+    data: DataPlace = DataPlace()
     count: int = option(
         1, "how many samples (a family that draws grids of pictures may draw more)", minimum=1, maximum=MOST_SAMPLES
     )

@@ -18,7 +18,7 @@ PLACES = ("data.dir",)
 
 
 @dataclass(frozen=True)
-class _DataPlace:
+class DataPlace:
     """Where data lie."""
 
     dir: str = option("", "folder of the data that the run was trained on, where --data.dir said so in training")
@@ -28,7 +28,7 @@ class _DataPlace:
 class RunOptions:
     """Flags of the binaries that read a run folder."""
 
-    data: _DataPlace = _DataPlace()
+    data: DataPlace = DataPlace()
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def build(config: Config) -> Experiment:
     """The experiment.
 
     Raises:
-      UserError: --augment.flip, which would mirror at random on top; Lookahead with a moving average.
+      UserError: --augment.flip, which would mirror at random on top, --augment.mixup; Lookahead with a moving average.
     """
     from jaxdl.models.airbench import Airbench, whitening_kernel
 
@@ -126,6 +126,8 @@ def build(config: Config) -> Experiment:
         )
     if config.augment.flip:
         raise UserError("this recipe mirrors in every second epoch by itself: leave --augment.flip out")
+    if config.augment.mixup:
+        raise UserError("mixed images cannot be mirrored each in its own epochs: leave --augment.mixup out")
     images = open_images(config.data, config.augment)
     plain = images.transform
     model = Airbench(len(images.dataset.classes), config.model.widths, views=config.model.views)

@@ -36,7 +36,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """The restricted Boltzmann machines; the defaults are those of the paper."""
+    """The restricted Boltzmann machines; the defaults are those of the paper, but that momentum climbs over the first
+    epochs, where the paper's steps up after them."""
 
     epochs: int = setting(10, "passes over the images for each layer; 0: start from random weights", minimum=0)
     batch_size: int = setting(100, "images in one update", minimum=1)

@@ -8,6 +8,7 @@ Theano deep-learning tutorials; LeNet-5 from LeCun et al. 1998; single augmented
 from experiments.tables import ERROR, Measure, Plan, Row, Table
 
 _ENSEMBLE = Measure("test/accuracy", "test error of the averaged prediction", "%", -100.0, 100.0, ensemble=True)
+_OURS = "Adam, averaged parameters; 54,000 of the 60,000 images"
 _SMALLER = "a smaller network, and 14 epochs instead of 45"
 
 TABLE = Table(
@@ -39,7 +40,7 @@ TABLE = Table(
             published="0.95",
             source="LeCun et al. 1998, without distortions",
             recipe="lenet5:mnist",
-            plans={"cpu": Plan(5), "gpu": Plan(10)},
+            plans={"cpu": Plan(5, differs=_OURS), "gpu": Plan(10, differs=_OURS)},
             bar=(None, 0.95),
             note="images are shifted by up to one pixel in training; the published network saw them as they are",
         ),

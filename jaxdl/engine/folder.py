@@ -184,7 +184,7 @@ class RunFolder:
         """Keeps the first `count` lines of metrics.jsonl: what came after the checkpoint that a run resumes from goes.
 
         Raises:
-          UserError: if fewer whole lines are there.
+          UserError: if fewer whole lines are there, or the file cannot be read or written.
         """
         path = self.path / "metrics.jsonl"
         try:
@@ -198,16 +198,19 @@ class RunFolder:
                 raise UserError(
                     f"{path} has fewer than the {count} rows its checkpoint knows of: it was changed; --overwrite"
                 )
-        if end < len(data):
-            with open(path, "r+b") as file:
-                file.truncate(end)
+        try:
+            if end < len(data):
+                with open(path, "r+b") as file:
+                    file.truncate(end)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
 
     @by_first
     def rows(self, start: int = 0) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl, or those from number `start` on.
 
         Raises:
-          UserError: if a line is no JSON.
+          UserError: if the file cannot be read, or a line is no JSON.
         """
         path = self.path / "metrics.jsonl"
         if not path.exists():
@@ -216,6 +219,8 @@ class RunFolder:
             return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[start:]]
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is damaged ({error}); --overwrite starts the run anew") from error
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): mend it, or use --overwrite") from error
 
     # --- protection ---------------------------------------------------------------------------------------------------
 

@@ -120,7 +120,7 @@ def test_a_state_and_a_template_of_other_structure_are_an_error():
 
 def test_a_run_that_has_not_come_to_its_last_phase_is_not_judged(tmp_path):
     experiment = tiny.two_phases()
-    interrupt(experiment, tmp_path, 30)
+    interrupt(experiment, tmp_path, 7)
     for judge in (load_judged, lambda *args: evaluate(*args, seed=0)):
         with pytest.raises(UserError, match="has only come to phase .*: train it to the end first"):
             judge(experiment, RunFolder(tmp_path))

@@ -298,6 +298,24 @@ def test_fit_from_python_is_the_command(digits, tmp_path):
     assert digest(jax.tree.map(lambda leaf: leaf[1], group.state.nets["model"].params)) == digest(networks["model"])
 
 
+def test_the_shops_profit_is_found_again(tmp_path):
+    """50 for a visitor, 20 for a click, less 300 (inventory A14): by least squares, and by gradient descent the same."""
+    from experiments.recipes.linear_regression import TRUE, DataConfig, coefficients, days, least_squares
+    from jaxdl import fit
+
+    config = DataConfig()
+    made = days(config, config.days, 0)
+    exact = least_squares(made)
+    design = np.c_[10.0 * made["input"] + [15.0, 25.0], np.ones(config.days)]  # visitors, clicks, constant
+    errors = config.noise * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
+    assert (np.abs(exact - TRUE) < 3 * errors).all() and (errors < [0.1, 0.1, 2.0]).all()
+    run = fit("linear_regression", workdir=str(tmp_path / "shop"))
+    layer = run.state.nets["model"].params["Dense_0"]
+    found = coefficients(np.asarray(layer["kernel"])[0], np.asarray(layer["bias"])[0])
+    np.testing.assert_allclose(found, exact, rtol=1e-4)
+    assert found[0] > found[1] > 0 > found[2]
+
+
 def test_a_users_folder_of_pictures_is_trained_on_evaluated_and_never_mixed_up_with_another(tmp_path, capsys):
     from PIL import Image
 

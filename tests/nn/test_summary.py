@@ -47,6 +47,12 @@ def test_projections_made_together_count_as_one_product():
 
 def test_a_doubling_convolution_has_four_taps_at_each_output():
     """Of 16 taps those that meet zeros put between the inputs' values are no work: the cost of four 2x2 convolutions."""
-    (row,) = layer_table(DoublingConv(8), (2, 5, 5, 3))
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return DoublingConv(8)(x)
+
+    (row,) = layer_table(Model(), (2, 5, 5, 3))
     assert row.output_shape == (2, 10, 10, 8)
     assert row.flops == (2 * 4 * 3 * 8 + 8) * 100
