@@ -373,7 +373,7 @@ def measured(case: str, family: Family, repeats: int, seconds: float, clock: str
     """One case in this process."""
     from experiments.bench_loops import Engine
     from jaxdl.engine.loop import CHUNK_LARGEST
-    from jaxdl.engine.record import cpu_threads
+    from jaxdl.target import cpu_threads
 
     facts = {"a step": family.unit, "clock": clock, "our threads": cpu_threads()}
     with contextlib.ExitStack() as until_measured:

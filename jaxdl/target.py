@@ -1,6 +1,7 @@
-"""Which platform programs are made for: JAX's own backend, or another one that a program is compiled for ahead of time."""
+"""What programs are made for: JAX's own backend, or another one that is compiled for ahead of time, and its threads."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 _ahead: list[str] = []
@@ -28,3 +29,11 @@ def compiling_for(platform: str) -> Iterator[None]:
     finally:
         _ahead.pop()
         jax.clear_caches()
+
+
+def cpu_threads() -> int:
+    """Threads of XLA:CPU's pool, where it has fewer devices: what NPROC says, or one a core."""
+    asked = os.environ.get("NPROC", "")
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,6 +18,7 @@ from jaxdl.engine.devices import Layout
 from jaxdl.engine.digest import digest
 from jaxdl.engine.position import Position
 from jaxdl.engine.state import PyTree, State
+from jaxdl.target import cpu_threads
 
 PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
@@ -179,14 +180,6 @@ def summary(seeds: Sequence[int], metrics: Sequence[dict[str, float]]) -> dict:
 def parameter_count(template: PyTree) -> int:
     """How many parameters a State's networks have together, by its shapes."""
     return sum(int(np.prod(leaf.shape)) for net in template.nets.values() for leaf in jax.tree.leaves(net.params))
-
-
-def cpu_threads() -> int:
-    """Threads of XLA:CPU's pool, where it has fewer devices: what NPROC says, or one a core."""
-    asked = os.environ.get("NPROC", "")
-    if asked.isdigit() and int(asked):
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

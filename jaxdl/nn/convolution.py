@@ -27,7 +27,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxdl.nn.unfolding import fold_last, in_parts, number_of_parts, taps, unfold_last, unfold_leading
-from jaxdl.target import target_platform
+from jaxdl.target import cpu_threads, target_platform
 
 Array = jax.Array
 Padding = str | int | Sequence[int | tuple[int, int]]
@@ -167,7 +167,9 @@ def _convolve(x: Array, kernel: Array, strides: Ints, pads: Pads, inflation: Int
     plain = functools.partial(_plain, strides=strides, pads=pads, inflation=inflation, dilation=dilation)
     width = _output_sizes(x, kernel, strides, pads, inflation, dilation)[-1]
     even = width > 0 and width % 2 == 0 and min(x.size, kernel.size) > 0
-    slow = _FAST_CHANNELS // 2 <= kernel.shape[-1] < _FAST_CHANNELS > kernel.shape[-2]
+    few = _FAST_CHANNELS // 2 <= kernel.shape[-1] < _FAST_CHANNELS > kernel.shape[-2]
+    # several threads run the slower kernel in no more time (jax 0.10: they share it, while the fast one has one of them)
+    slow = few and cpu_threads() == 1
     if not (even and slow and kernel.shape[:-2] == (3, 3) and _is_unit((*strides, *inflation, *dilation))):
         return plain(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=functools.partial(_two_at_a_time, pads=pads), default=plain)

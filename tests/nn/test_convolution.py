@@ -83,6 +83,19 @@ def test_value_and_gradients_equal_those_of_automatic_differentiation(case):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("sixteen")])
+def test_one_thread_computes_two_of_sixteen_channels_at_a_time(case, threads, monkeypatch):
+    monkeypatch.setattr(module, "cpu_threads", lambda: threads)
+    monkeypatch.setattr(module, "_FEW_POSITIONS", 0)
+    x_shape, kernel_shape, options = CASES[case]
+    x, kernel = draw(x_shape, kernel_shape)
+    ours = jax.jit(functools.partial(convolution, **options))
+    np.testing.assert_allclose(ours(x, kernel), reference(x, kernel, **options), rtol=1e-4, atol=1e-4)
+    at_a_time = "stride = [1, 2]" in ours.lower(x, kernel).as_text()
+    assert at_a_time == (threads == 1 and case != "sixteen_odd_width")
+
+
 @pytest.mark.parametrize("case", ["same", "strided_with_rest", "dilated_and_strided", "3d"])
 def test_gradient_by_the_kernel_as_a_convolution_for_arrays_too_large_to_unfold(case, monkeypatch):
     monkeypatch.setattr(module, "_LARGEST_UNFOLDED", 0)
