@@ -130,7 +130,8 @@ def prepare(
     for i in todo:
         _reopen(folders[i])
         folders[i].write_json("config.json", {**config, "seed": seeds[i]})
-    if options.seeds is not None:
+    # of finished runs it stays: how often they logged is what `verify` repeats
+    if options.seeds is not None and (todo or group.read_json("config.json") is None):
         group.write_json("config.json", {**config, "seed": options.seed})
     return SeedRuns(experiment, options, watcher, group, seeds, folders, executables), todo
 

@@ -95,7 +95,7 @@ def _flops(kind: str, own: dict[str, tuple[int, ...]], shape: tuple[int, ...], b
         return 2 * (math.prod(own["kernel"]) + math.prod(own["recurrent_kernel"])) * (values // shape[-1])
     if "kernel" in own:
         positions = values // own["kernel"][-1]
-        if kind == "DoublingConv":  # at each output a quarter of the taps meets zeros put between the inputs' values
+        if kind == "DoublingConv":  # at each output only a quarter of the taps meets values, the others zeros
             return (2 * math.prod(own["kernel"]) // 4 + math.prod(own.get("bias", (0,)))) * positions
         return (2 * math.prod(own["kernel"]) + math.prod(own.get("bias", (0,)))) * positions
     return values * (2 if kind == "BatchNorm" else 1)

@@ -202,3 +202,11 @@ def test_how_often_a_run_logs_and_saves_may_change_when_it_is_resumed(tmp_path):
     assert steps[:4] == [7, 14, 21, 28]
     assert set(steps[-5:]) == {48, 51, 54, 57, 60}
     assert not train(seldom, tmp_path / "parts", config=config(seldom)).fresh
+
+
+def test_a_finished_group_keeps_the_configuration_that_it_was_trained_with(tmp_path):
+    experiment = tiny.regression()
+    config = {"recipe": "tiny", "train.steps": 60, "train.log_every": 7}
+    train(experiment, tmp_path, config=config, seeds=2)
+    assert not train(experiment, tmp_path, config={**config, "train.log_every": 3}, seeds=2).fresh
+    assert json.loads((tmp_path / "config.json").read_text())["train.log_every"] == 7
