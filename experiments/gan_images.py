@@ -123,7 +123,7 @@ def sample(view: Any, request: Any) -> None:
     from jaxdl.reports.gan import draw_images
 
     task = view.experiment.phases[-1].task
-    found = draw(task, view.state(0), request.count, jax.random.key(request.seed))["samples"]
+    found = draw(task, view.state(view.first), request.count, jax.random.key(request.seed))["samples"]
     write_samples(found, request, lambda samples: draw_images(samples[:100]))
 
 

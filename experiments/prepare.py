@@ -8,14 +8,8 @@ from dataclasses import dataclass
 
 from experiments import cli
 from experiments.flags import UsageError, option
+from experiments.session import PreparedPlace
 from jaxdl.data.prepare import PREPARABLE, prepare
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where prepared sets lie."""
-
-    dir: str = option("", "folder of prepared sets; where not set: $TFDS_DATA_DIR, else the user's cache")
 
 
 @dataclass(frozen=True)
@@ -23,7 +17,7 @@ class PrepareOptions:
     """Flags of its own."""
 
     dataset: str = option("", f"the set to prepare: {', '.join(PREPARABLE)}")
-    data: _Place = _Place()
+    data: PreparedPlace = PreparedPlace()
     manual_dir: str = option("", "folder that holds the source files; where not set they are downloaded")
 
 

@@ -9,16 +9,10 @@ from typing import Any
 
 from experiments import cli, tables
 from experiments.flags import UsageError, option
+from experiments.session import PreparedPlace
 from jaxdl.errors import UserError
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
-
-
-@dataclass(frozen=True)
-class _DataPlace:
-    """Where data lie."""
-
-    dir: str = option("", "folder of prepared data sets ('': $TFDS_DATA_DIR, else the user's cache)")
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Options:
     results: str = option(
         "", "folder of the results files ('': experiments/results; with --budget=smoke runs/smoke/tables)"
     )
-    data: _DataPlace = _DataPlace()
+    data: PreparedPlace = PreparedPlace()
 
 
 BINARY = cli.Binary(

@@ -25,6 +25,13 @@ class DataPlace:
 
 
 @dataclass(frozen=True)
+class PreparedPlace:
+    """Where prepared data sets lie."""
+
+    dir: str = option("", "folder of prepared data sets; where not set: $TFDS_DATA_DIR, else the user's cache")
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Flags of the binaries that read a run folder."""
 
@@ -51,16 +58,24 @@ class Session:
 
 
 def open_recipe(recipe: recipe_files.Recipe, config: Any, precision: str = "float32", init_from: str = "") -> Session:
-    """Builds a recipe's experiment.
+    """Builds a recipe's experiment, to train it.
 
     Args:
       recipe: from the command line.
       config: its configuration with all flags applied.
       precision: what layers compute in; parameters stay float32.
       init_from: run folder whose reported parameters training starts from; "": none.
+
+    Raises:
+      UserError: a setting that this recipe would ignore, or a precision or parameters that it cannot use.
     """
+    session = _opened(recipe, config, precision, init_from)
+    _refuse_what_is_ignored(session)
+    return session
+
+
+def _opened(recipe: recipe_files.Recipe, config: Any, precision: str, init_from: str = "") -> Session:
     experiment = _with_precision(recipe.build(config), precision)
-    _refuse_what_is_ignored(recipe.title, experiment, config)
     experiment = dataclasses.replace(experiment, name=recipe.title)
     found = {"recipe": recipe.title, "precision": precision}
     if init_from:
@@ -84,7 +99,7 @@ def open_run(workdir: str, data_dir: str = "") -> Session:
     config = config_from_leaves(recipe.config, {name: value for name, value in stored.items() if name in known})
     if data_dir and hasattr(config, "data"):
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
-    session = open_recipe(recipe, config, stored.get("precision", "float32"))
+    session = _opened(recipe, config, stored.get("precision", "float32"))
     trained_on = stored.get("data.fingerprint")
     if trained_on and trained_on != session.leaves.get("data.fingerprint"):
         raise UserError(
@@ -149,15 +164,16 @@ def judged_folders(workdir: str) -> list[tuple[int, pathlib.Path]]:
     return [(seed, path) for seed, path in found if seed not in steps]
 
 
-def _refuse_what_is_ignored(title: str, experiment: Any, config: Any) -> None:
+def _refuse_what_is_ignored(session: Session) -> None:
     """Settings that all recipes share but not all kinds of training know must not be taken in silence."""
-    train, optimizer = getattr(config, "train", None), getattr(config, "optimizer", None)
-    tasks = [phase.task for phase in experiment.phases]
+    title, phases = session.recipe.title, session.experiment.phases
+    train, optimizer = getattr(session.config, "train", None), getattr(session.config, "optimizer", None)
+    tasks = [phase.task for phase in phases]
     if getattr(train, "accumulate", 1) > 1 and all(getattr(task, "accumulate", 1) == 1 for task in tasks):
         raise UserError(f"recipe {title} cannot accumulate gradients: leave --train.accumulate out")
     if getattr(optimizer, "ema_decay", 0) > 0 and not any(getattr(task, "ema_decay", 0) for task in tasks):
         raise UserError(f"recipe {title} keeps no moving average: leave --optimizer.ema_decay out")
-    waits = any(phase.patience and phase.objective for phase in experiment.phases)
+    waits = any(phase.patience and phase.objective for phase in phases)
     if getattr(train, "patience", 0) > 0 and not waits:
         raise UserError(f"recipe {title} has no validation objective to wait for: leave --train.patience out")
 

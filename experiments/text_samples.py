@@ -12,7 +12,9 @@ from jaxdl.engine.compiled import compiled, one_seed
 from jaxdl.nn.sampling import generate
 
 # characters made by one call of the program, so that text appears while it is written
-PIECE, LENGTH = 64, 500
+PIECE = 64
+# characters of a text where the request does not say
+LENGTH = 500
 
 
 def sample(view: Any, request: Any, corpus: Corpus) -> None:

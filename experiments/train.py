@@ -166,7 +166,8 @@ def live_line(experiment: Any, stream: Any = None) -> Any:
 
 
 def most_items(found: Any) -> float:
-    """Items a second of one seed at the devices' peak, for the MFU; 0 where no peak is known (CPUs).
+    """Items a second, of all seeds together, at the devices' peak, for the MFU; 0 where no peak is known (CPUs) or each seed
+    has a device to itself.
 
     Operations are XLA's count of a step, which takes inner loops' bodies once.
     """

@@ -145,6 +145,8 @@ def _say(seed: int, found: Any, old: Mapping[str, Any], new: Mapping[str, Any]) 
     if not found.differing:
         compared = f", at steps {', '.join(map(str, found.steps))} too" if found.steps else ", no checkpoint to compare"
         print(f"seed {seed}: equal, digest {old['params_digest'][:16]}{compared}")
+        for line in found.lines:
+            print(f"  {line}")
         return
     print(f"seed {seed}: different in {', '.join(found.differing)}")
     for line in found.lines:

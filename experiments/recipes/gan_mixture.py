@@ -118,5 +118,5 @@ def sample(view: Any, request: Any, ring: Any) -> None:
     from jaxdl.reports.gan import draw_points
 
     task = view.experiment.phases[-1].task
-    points = draw(task, view.state(0), request.count, jax.random.key(request.seed))["samples"]
+    points = draw(task, view.state(view.first), request.count, jax.random.key(request.seed))["samples"]
     write_samples(points, request, lambda points: draw_points([("", points)], ring.centres, ring.sigma))

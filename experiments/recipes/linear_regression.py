@@ -99,7 +99,7 @@ def report(view: Any, splits: dict[str, dict[str, np.ndarray]]) -> list:
     from jaxdl.reports.page import Section, Table
     from jaxdl.reports.regression import regression_sections
 
-    params = view.state(0).nets["model"].params["Dense_0"]
+    params = view.state(view.first).nets["model"].params["Dense_0"]
     ours, exact = (
         coefficients(np.asarray(params["kernel"])[0], np.asarray(params["bias"])[0]),
         least_squares(splits["train"]),

@@ -71,7 +71,7 @@ def report(view: Any) -> list:
     from jaxdl.reports.page import Section, Table
     from jaxdl.reports.regression import truth_table_section
 
-    net = view.state(0).nets["perceptron"].params
+    net = view.state(view.first).nets["perceptron"].params
     text = f"Learned: w = {np.asarray(net['weights'])[0].tolist()}, b = {float(np.asarray(net['bias'])[0]):g}."
     sections = [truth_table_section(INPUTS, view.outputs(0, "table")["answer"], NAND, title="NAND, learned", text=text)]
     rows = []

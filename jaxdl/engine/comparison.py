@@ -13,6 +13,7 @@ from jaxdl.engine.watcher import Compiled, Watcher
 _RECORDED = ("status", "steps", "params_digest", "state_digest", "metrics", "best")
 _WHERE = ("step", "phase", "split")
 _TIMES = ("elapsed", "compile")
+_OTHER_ROWS = "training was logged at other steps: its rows are means of other steps and are not compared"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Comparison:
 
     Attributes:
       differing: what is not equal: keys of record.json, "config.json", "metrics.jsonl", "checkpoint 500"; empty: all is.
-      lines: for people, what comes first first.
+      lines: for people, what comes first first; of equal runs what was not compared.
       steps: checkpoints that both have and whose arrays were compared.
     """
 
@@ -33,17 +34,25 @@ class Comparison:
 def compare_runs(there: RunFolder, here: RunFolder) -> Comparison:
     """Compares configuration, record, every row of metrics.jsonl and the checkpoints of the same steps, bit for bit.
 
+    How often training is logged may have changed when the earlier run was resumed. Then what is a mean over the steps since
+    the last row (training rows and metrics, open sums) is left out.
+
     Raises:
       UserError: if a file of either cannot be read.
     """
     old, new = (folder.read_json("record.json") or {} for folder in (there, here))
+    rows_there, rows_here = there.rows(), here.rows()
+    alike = _logged_alike(rows_there, rows_here)
+    if not alike:
+        rows_there, rows_here = ([row for row in rows if row["split"] != "train"] for rows in (rows_there, rows_here))
+        old, new = _without_training(old), _without_training(new)
     differing = [name for name in _RECORDED if old.get(name) != new.get(name)]
-    lines = []
+    lines = [] if alike else [_OTHER_ROWS]
     config_there, config_here = (folder.read_json("config.json") or {} for folder in (there, here))
     for line in differences(config_there, config_here, may_grow=False):
         differing.append("config.json")
         lines.append(f"config.json: {line}")
-    row = first_row(there.rows(), here.rows())
+    row = first_row(rows_there, rows_here)
     if row is not None:
         differing.append("metrics.jsonl")
         lines.append(f"first difference: {row}")
@@ -51,7 +60,7 @@ def compare_runs(there: RunFolder, here: RunFolder) -> Comparison:
     steps = [step for step in saved[0].steps() if step in saved[1].steps()]
     arrays = []
     for step in steps:
-        found = _checkpoint(step, *saved)
+        found = _checkpoint(step, saved[0], saved[1], alike)
         if found is not None:
             differing.append(f"checkpoint {step}")
             arrays.append(found)
@@ -102,13 +111,22 @@ class Alongside:
     def __init__(self, there: RunFolder, here: RunFolder, watcher: Watcher):
         self.watcher, self._told = watcher, False
         self._rows = _following(here)
-        self._expected = iter(there.rows())
+        # training rows and others apart: there may be other training rows, see `compare_runs`
+        rows = there.rows()
+        self._expected = {train: iter([row for row in rows if (row["split"] == "train") == train]) for train in (0, 1)}
+        self._alike: bool | None = None
 
     def update(self, step: int, total: int, metrics: dict[str, float], items_per_second: float) -> None:
         """Compares the rows that are new."""
         while not self._told and (new := next(self._rows)) is not None:
-            old = next(self._expected, None)
-            found = first_row([] if old is None else [old], [new])
+            train = new["split"] == "train"
+            old = next(self._expected[train], None)
+            there = [] if old is None else [old]
+            if train and self._alike is None:
+                self._alike = _logged_alike(there, [new])
+            if train and not self._alike:
+                continue
+            found = first_row(there, [new])
             if found is not None:
                 self._told = True
                 self.watcher.say(f"it begins to differ: {found}")
@@ -133,15 +151,29 @@ def _following(folder: RunFolder) -> Iterator[dict[str, Any] | None]:
         yield None
 
 
-def _checkpoint(step: int, there: Checkpoints, here: Checkpoints) -> str | None:
+def _logged_alike(there: list[dict[str, Any]], here: list[dict[str, Any]]) -> bool:
+    """Whether the first training rows are of one step: a run that logs at other steps does so from the first row on."""
+    first = [next((row["step"] for row in rows if row["split"] == "train"), None) for rows in (there, here)]
+    return None in first or first[0] == first[1]
+
+
+def _without_training(record: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = {name: value for name, value in record.get("metrics", {}).items() if not name.startswith("train/")}
+    return {**record, "metrics": metrics}
+
+
+def _checkpoint(step: int, there: Checkpoints, here: Checkpoints, alike: bool) -> str | None:
     try:
         (old, about_old), (new, about_new) = there.load(step), here.load(step)
     except ValueError as error:
         return f"checkpoint {step} cannot be compared: {error}"
+    unlike = _TIMES if alike else (*_TIMES, "lines")
+    if not alike:
+        old, new = ({n: a for n, a in arrays.items() if not n.startswith("sums/")} for arrays in (old, new))
     found = first_array(old, new)
     if found is not None:
         return f"first array that differs at step {step}: {found}"
-    places = [{**about["position"], **dict.fromkeys(_TIMES)} for about in (about_old, about_new)]
+    places = [{**about["position"], **dict.fromkeys(unlike)} for about in (about_old, about_new)]
     name = next((name for name in places[0] if places[0][name] != places[1].get(name)), None)
     if name is None:
         return None

@@ -188,9 +188,9 @@ def _to_stderr(line: str) -> None:
 def _judged(experiment: Experiment, folder: RunFolder, arrays: dict[str, np.ndarray], metadata: dict) -> Any:
     phase = experiment.phases[metadata["position"]["phase"]]
     if phase is not experiment.phases[-1]:
-        raise UserError(
-            f"{folder.path} has only come to phase {phase.name}: train it to the end first (python -m experiments.train)"
-        )
+        diverged = (folder.read_json("record.json") or {}).get("status") == "diverged"
+        remedy = "it diverged there, train with other settings" if diverged else "train it to the end first"
+        raise UserError(f"{folder.path} has only come to phase {phase.name}: {remedy} (python -m experiments.train)")
     template = Program(phase, Layout(devices=tuple(jax.local_devices()[:1])), 1).template
     keeps_best = any(name.startswith("best/") for name in arrays)
     shapes: dict[str, Any] = {"state": template, "best": judged_nets(template) if keeps_best else None}

@@ -195,10 +195,10 @@ class _Run:
             began = time.perf_counter()
             compiled = self.program.compile_seconds
             self._dispatch(count)
-            self._tell_what_is_compiled()
             evaluate, save, end = self._due()
             self._await(0 if evaluate or save or end or self.chunks < 3 else 1)
             self._measure(count, time.perf_counter() - began - (self.program.compile_seconds - compiled))
+            self._tell_what_is_compiled()  # after the time was taken: a watcher may look into the program
             if evaluate or end:
                 self._evaluate()
             if save and not end:

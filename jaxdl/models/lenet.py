@@ -26,7 +26,7 @@ class LeNet5(nn.Module):
     Attributes:
       features: two numbers of maps and two widths of dense layers.
       num_classes: number of outputs.
-      activation: name from `jaxdl.nn.activations.ACTIVATIONS`.
+      activation: name from `jaxdl.nn.activations.LAYER_ACTIVATIONS`.
       pooling: "max" or "average".
       dropout: probability of dropping a unit of the first dense layer.
     """

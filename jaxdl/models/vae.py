@@ -24,7 +24,7 @@ class VAE(nn.Module):
       inputs: D, values of one example.
       features: widths of the encoder's hidden layers; the decoder has them in reverse.
       latents: L, length of z.
-      activation: of the hidden layers, a name from `jaxdl.nn.activations.ACTIVATIONS`.
+      activation: of the hidden layers, a name from `jaxdl.nn.activations.PLAIN_ACTIVATIONS`.
       gated: hidden layers are (W x + b) σ(V x + c) instead (gated linear units, Dauphin et al. 2017).
       dtype: dtype of the computation; None for that of the input.
     """

@@ -133,8 +133,9 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
 _MODULES: dict[str, Callable[..., nn.Module]] = {"prelu": PReLU, "noisy_relu": NoisyReLU}
 
 ACTIVATIONS = (*_FUNCTIONS, *_MODULES)
-# without parameters, noise or pieces; and with those that have parameters or noise, for models that pass `train` on
+# those without parameters, noise or pieces, for any model
 PLAIN_ACTIVATIONS = tuple(name for name in _FUNCTIONS if name != "maxout")
+# those for models that ask for one in each layer and pass `train` on to it
 LAYER_ACTIVATIONS = (*PLAIN_ACTIVATIONS, *_MODULES)
 
 

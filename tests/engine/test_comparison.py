@@ -118,3 +118,30 @@ def test_a_difference_is_said_while_training_and_once(there, pair):
     assert heard.steps == [7, 14]
     assert len(heard.lines) == 1
     assert heard.lines[0].startswith(f"it begins to differ: step {second['step']}, train/loss ")
+
+
+def test_a_run_that_logged_at_other_steps_on_the_way_is_compared_without_its_training_rows(tmp_path):
+    """Parameters, other rows and checkpoints still count, to the last bit."""
+
+    def experiment(**changes):
+        return tiny.regression(train=tiny.train_config(**changes))
+
+    seldom, often = experiment(), experiment(log_every=3)
+    config = {"recipe": "tiny", "train.log_every": 7}
+    runs.interrupt(seldom, tmp_path / "there", 28, config=config)
+    runs.train(often, tmp_path / "there", config={**config, "train.log_every": 3})
+    listener = runs.Listener()
+    there, here = RunFolder(tmp_path / "there"), RunFolder(tmp_path / "here")
+    runs.train(often, here.path, Alongside(there, here, listener), config={**config, "train.log_every": 3})
+    found = compare_runs(there, here)
+    assert not found.differing and found.steps and not listener.lines
+    assert found.lines == (
+        "training was logged at other steps: its rows are means of other steps and are not compared",
+    )
+    record = json.loads((here.path / "record.json").read_text())
+    record["metrics"]["test/loss"] += 1e-7
+    (here.path / "record.json").write_text(json.dumps(record))
+    lines = [json.loads(line) for line in (here.path / "metrics.jsonl").read_text().splitlines()]
+    next(line for line in lines if line["split"] == "validation")["loss"] += 1e-7
+    (here.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert compare_runs(there, here).differing == ("metrics", "metrics.jsonl")

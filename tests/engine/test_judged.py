@@ -1,6 +1,7 @@
 """What the host measures at the end: with which networks, once a seed, and where it is written."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -124,3 +125,7 @@ def test_a_run_that_has_not_come_to_its_last_phase_is_not_judged(tmp_path):
     for judge in (load_judged, lambda *args: evaluate(*args, seed=0)):
         with pytest.raises(UserError, match="has only come to phase .*: train it to the end first"):
             judge(experiment, RunFolder(tmp_path))
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "diverged"}))
+    with pytest.raises(UserError, match="it diverged there, train with other settings"):
+        load_judged(experiment, RunFolder(tmp_path))

@@ -228,3 +228,11 @@ def test_what_the_recipe_builds(monkeypatch):
     (phase,) = experiment.phases
     assert phase.source.transform.edge == "mirrored" and phase.source.size == 50_000
     assert phase.task.lookahead == Lookahead(5, 0.95, 483) and not experiment.steps_may_grow
+
+
+@pytest.mark.parametrize("changes", [{"flip": True}, {"mixup": 0.2}])
+def test_what_would_mirror_images_twice_or_wrongly_is_refused(changes):
+    config = recipe.Config()
+    config = dataclasses.replace(config, augment=dataclasses.replace(config.augment, **changes))
+    with pytest.raises(UserError, match=f"leave --augment.{next(iter(changes))} out"):
+        recipe.build(config)

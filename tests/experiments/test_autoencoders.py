@@ -116,3 +116,21 @@ def test_the_pca_recipe_is_scikit_learns(tmp_path):
     x = pixels(images, "test")
     error = np.square(x - model.inverse_transform(model.transform(x))).sum(axis=1).mean()
     assert run.records[0]["metrics"]["test/squared_error"] == pytest.approx(float(error), rel=1e-4)
+
+
+def test_annealing_uses_no_key_twice():
+    from experiments.recipes.rbm import EvaluationConfig, annealed_likelihood
+    from jaxdl.models.rbm import RBM
+
+    machine = RBM(6, 5)
+    params = machine.init(jax.random.key(0), 0.5)
+    task = types.SimpleNamespace(rbm=machine, machine=lambda state: params)
+    judged = types.SimpleNamespace(
+        experiment=types.SimpleNamespace(phases=[types.SimpleNamespace(task=task)]),
+        state={"leaf": np.zeros((1, 1))},
+        key=jax.random.key(1),
+        outputs=lambda split: {"free_energy": np.zeros(1)},
+    )
+    with jax.debug_key_reuse(True):
+        found = annealed_likelihood(judged, np.full(6, 0.3), EvaluationConfig(chains=20, temperatures=50))
+    assert abs(found["test/ais_log_likelihood"] - found["test/reverse_ais_log_likelihood"]) < 0.5

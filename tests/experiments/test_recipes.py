@@ -17,6 +17,7 @@ from jaxdl.engine.devices import Layout
 from jaxdl.engine.digest import digest
 from jaxdl.engine.program import Program
 from jaxdl.errors import UserError
+from jaxdl.nn.activations import PLAIN_ACTIVATIONS
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
@@ -81,6 +82,38 @@ def test_settings_that_a_recipe_would_ignore_are_refused(recipe, setting, said):
         return
     with pytest.raises(UserError, match=f"^recipe {recipe} {said}"):
         session.open_recipe(found, config)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [
+        ("mlp_mnist", ("prelu", "noisy_relu", "maxout")),
+        ("lenet5", ("prelu", "noisy_relu")),
+        ("vae", ()),
+        ("char_gpt", ()),
+    ],
+)
+def test_activations_that_are_offered_can_be_built_and_others_are_refused(recipe, names, capsys):
+    found = recipe_files.load(recipe)
+    offered = next(leaf.choices for leaf in flags.walk(found.config) if leaf.name == "model.activation")
+    assert set(offered) == {*PLAIN_ACTIVATIONS, *names}
+    for name in names:
+        config = flags.config_from_leaves(
+            found.config, {**flags.leaves(found.config), "data.name": "digits", "model.activation": name}
+        )
+        experiment = found.build(config)
+        assert Program(experiment.phases[0], Layout(devices=tuple(jax.local_devices()[:1])), 1).metric_names
+    refused = next(name for name in ("maxout", "swish") if name not in offered)
+    assert command(train, f"--recipe={recipe}", f"--model.activation={refused}") == 2
+    assert "expected one of: identity, " in capsys.readouterr().err
+
+
+def test_a_run_with_a_setting_that_its_recipe_ignores_can_still_be_opened(tmp_path):
+    """It was trained when such settings were taken."""
+    assert command(train, "--recipe=gan_mixture", "--smoke", f"--workdir={tmp_path / 'run'}") == 0
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "train.patience": 3}))
+    assert session.open_run(str(tmp_path / "run")).config.train.patience == 3
 
 
 def test_baselines_of_large_data_sets_are_left_out(monkeypatch):

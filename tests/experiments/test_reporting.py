@@ -5,11 +5,15 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from experiments import mfu
-from experiments.reporting import wall_time
+from experiments import agents, mfu
+from experiments.reporting import View, header, wall_time
+from experiments.sample import MOST_SAMPLES, SampleRequest
 from experiments.train import live_line
+from jaxdl.engine.devices import Layout
+from jaxdl.engine.options import Options
 from jaxdl.engine.watcher import Compiled
 
 
@@ -61,3 +65,34 @@ def test_a_seeds_line_has_no_numbers_of_the_seed_before():
     line.close()
     assert "validation/loss 2.0000" in stream.getvalue().splitlines()[0]
     assert "validation" not in stream.getvalue().splitlines()[1]
+
+
+@pytest.mark.parametrize(("statuses", "first"), [(["done", "done"], 0), (["running", "done"], 1), (["diverged"], 0)])
+def test_the_first_seed_is_the_first_that_ended_well(statuses, first):
+    assert View(None, [], [{"status": status} for status in statuses], []).first == first
+
+
+@pytest.mark.parametrize(("mode", "said"), [("auto", "3 to 4 (loop)"), ("map", "3 to 4 (map)")])
+def test_the_header_names_the_mode_that_was_chosen(mode, said, capsys):
+    options = Options("runs/x", seed=3, seeds=2, seeds_mode=mode)
+    session = SimpleNamespace(recipe=SimpleNamespace(title="x"), experiment=SimpleNamespace(facts={}))
+    header(session, options, Layout(devices=tuple(jax.devices()[:1])))
+    assert said in capsys.readouterr().out
+
+
+def test_episodes_of_agents_are_whole_and_their_own_for_each_seed(tmp_path, monkeypatch):
+    asked = []
+
+    def episodes(view, i, count, start, steps):
+        asked.append((start, steps))
+        return {"observation": np.zeros((count, 4, 2)), "reward": np.ones((count, 3)), "length": np.full(count, 3)}
+
+    monkeypatch.setattr(agents, "episodes", episodes)
+    task = SimpleNamespace(environment=SimpleNamespace(observation_shape=(2,)))
+    view = SimpleNamespace(first=0, experiment=SimpleNamespace(phases=[SimpleNamespace(task=task)]))
+    for seed in (0, 1, 2**31 - 1):
+        agents.sample(view, SampleRequest(tmp_path, lambda text: None, count=2, seed=seed))
+    starts, steps = zip(*asked, strict=True)
+    assert set(steps) == {None}  # as many as the environment allows
+    assert starts[1] - starts[0] == MOST_SAMPLES
+    assert all(0 < start <= 2**31 - 1 - MOST_SAMPLES for start in starts)

@@ -356,3 +356,12 @@ def test_the_intervals_on_the_page_cover_the_truth_as_often_as_they_say():
         mean, half = map(float, re.match(r"(\S+) ± (\S+) \(n = 5\)", ledger.spread(values.tolist(), digits=6)).groups())
         inside += abs(mean - 3.0) <= half
     assert inside / trials == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize(("errors", "said"), [((1.01, 1.12, 1.02), "met"), ((1.01, 1.12, 1.0201), "missed")])
+def test_a_mean_at_the_bar_reaches_it(errors, said):
+    """1 - 0.9899 and the like: their mean is 1.0500000000000018 in floating point."""
+    measure = dataclasses.asdict(Measure("test/accuracy", "error", "%", -100.0, 100.0))
+    entry = {"seeds": [0, 1, 2], "diverged": [], "metrics": {"test/accuracy": [1 - error / 100 for error in errors]}}
+    row = {"bar": (None, 1.05), "measure": measure}
+    assert table_results.bar(row, {"entry": entry, "ensemble": {}}) == f"≤ 1.05: {said}"
