@@ -4,11 +4,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+ANY = "any"
 _ahead: list[str] = []
 
 
 def target_platform() -> str:
-    """ "cpu", "gpu" or "tpu": for code that takes another form on one of them, asked while it is traced."""
+    """ "cpu", "gpu" or "tpu": for code that takes another form on one of them, asked while it is traced; ANY in a program that
+    is made for all of them and for batches of any size."""
     if _ahead:
         return _ahead[-1]
     import jax

@@ -19,6 +19,8 @@ class Task(Protocol):
     A task may also have
       `probe(state, batch, key) -> Metrics`: diagnostics of one training batch (gradient norms), run at each evaluation;
       `predict(state, batch) -> dict[str, Array]`: outputs [B, ...] for evaluate, predict and the report;
+      `serving() -> (function, inputs)`: what `export` writes in the place of `predict`, where that plays, judges or
+        measures: (state, name -> [B, ...]) -> name -> [B, ...], and the shape and type of one example of each input;
       `items_per_step`: how many items one step handles, where they are not the rows of a batch;
       `partition_rules(parts) -> Rules`: which parameters `parts` devices share (`jaxdl.engine.devices.Layout.rules`); a
         UserError where so many cannot, () where none can.

@@ -18,7 +18,7 @@ from jaxdl.errors import UserError
 FILES = ("config.json", "record.json", "metrics.jsonl", "summary.json", "report.html", "evaluation.json", ".lock")
 # leaves of config.json that change what is written down about a run, not the run
 LOGGING = ("train.log_every", "train.checkpoint_every")
-FOLDERS = ("checkpoints", ".checkpoints.removed", "plots", "samples")
+FOLDERS = ("checkpoints", ".checkpoints.removed", "plots", "samples", "export")
 
 
 class Taken(UserError):
@@ -102,17 +102,25 @@ class RunFolder:
         text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
         self.write_text(name, text)
 
-    @first_only
     def write_text(self, name: str, text: str) -> None:
         """Replaces a text file in one move.
+
+        Raises:
+          UserError: as `write_bytes`.
+        """
+        self.write_bytes(name, text.encode())
+
+    @first_only
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Replaces a file in one move.
 
         Raises:
           UserError: if it cannot be written; the old file stays.
         """
         target, temporary = self.path / name, self.path / f".{name}.{os.getpid()}"
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
+            with open(temporary, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)

@@ -1,6 +1,6 @@
 """What a checkpoint holds, as named host arrays, and back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -123,6 +123,6 @@ def named_shapes(template: Any) -> dict[str, tuple]:
     return {"/".join(map(part_name, path)): shape(leaf) for path, leaf in flat}
 
 
-def unflatten(template: Any, arrays: dict[str, np.ndarray]) -> Any:
+def unflatten(template: Any, arrays: Mapping[str, Any]) -> Any:
     """The template's tree filled with the arrays of the same names."""
     return jax.tree_util.tree_map_with_path(lambda path, _: arrays["/".join(map(part_name, path))], template)

@@ -27,7 +27,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxdl.nn.unfolding import fold_last, in_parts, number_of_parts, taps, unfold_last, unfold_leading
-from jaxdl.target import cpu_threads, target_platform
+from jaxdl.target import ANY, cpu_threads, target_platform
 
 Array = jax.Array
 Padding = str | int | Sequence[int | tuple[int, int]]
@@ -98,7 +98,7 @@ def convolution(
         )
     strides, dilation = per_axis(strides, rank, "strides"), per_axis(dilation, rank, "dilation")
     pads = explicit_padding(padding, x.shape[1:-1], kernel.shape[:-2], strides, dilation)
-    if groups > 1:
+    if groups > 1 or target_platform() == ANY:
         return _plain(x, kernel, strides, pads, (1,) * rank, dilation, groups)
     windows = math.prod(_output_sizes(x, kernel, strides, pads, (1,) * rank, dilation)) * math.prod(kernel.shape[:-2])
     if x.shape[-1] == 1 and 0 < x.shape[0] * windows <= _LARGEST_UNFOLDED:

@@ -103,7 +103,7 @@ def bernoulli_nll(logits: Array, targets: Array) -> Array:
     if logits.shape != targets.shape:
         raise ValueError(f"logits {logits.shape} and targets {targets.shape} must have one shape")
     nll = _unit_nll(logits.astype(jnp.float32), targets.astype(jnp.float32))
-    return nll.reshape(len(nll), -1).sum(axis=-1)
+    return nll.reshape(nll.shape[0], -1).sum(axis=-1)
 
 
 @jax.custom_jvp

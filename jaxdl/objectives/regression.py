@@ -94,4 +94,4 @@ def _difference(outputs: Array, targets: Array) -> Array:
 
 
 def _summed(values: Array) -> Array:
-    return values.reshape(len(values), -1).sum(axis=-1)
+    return values.reshape(values.shape[0], -1).sum(axis=-1)

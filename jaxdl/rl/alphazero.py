@@ -7,7 +7,7 @@ Legend: `B` games (rows), `R` positions that a game's ring keeps, `A` actions, `
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,17 +178,28 @@ class AlphaZero:
             "observation": jax.vmap(self.game.observation)(positions),
         }
 
+    def serving(self) -> tuple[Callable[[State, Batch], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+        """{"observation" [B, H, W, C]} -> {"logits" [B, A], "value" [B]}, the network without search; see `Task`."""
+
+        def network(state: State, inputs: Batch) -> dict[str, Array]:
+            logits, value = self._evaluated(state.nets[NET], inputs["observation"])
+            return {"logits": logits, "value": value}
+
+        return network, {"observation": jax.ShapeDtypeStruct(self.game.observation_shape, jnp.float32)}
+
     # --- self-play --------------------------------------------------------------------------------------------------
 
     def _searched(self, net: Net, states: GameState, gumbel: Array) -> Found:
-        variables = {"params": net.params, **({"batch_stats": net.stats} if net.stats else {})}
-
         def evaluate(states: GameState) -> tuple[Array, Array]:
-            with batch_context(dtype=self.dtype):
-                outputs: Any = self.model.apply(variables, jax.vmap(self.game.observation)(states), train=False)
-            return outputs
+            return self._evaluated(net, jax.vmap(self.game.observation)(states))
 
         return self.search(evaluate, states, gumbel)
+
+    def _evaluated(self, net: Net, observations: Array) -> tuple[Array, Array]:
+        variables = {"params": net.params, **({"batch_stats": net.stats} if net.stats else {})}
+        with batch_context(dtype=self.dtype):
+            outputs: Any = self.model.apply(variables, observations, train=False)
+        return outputs
 
     def _ply(self, net: Net, local: dict, key: Array, hyper: Mapping[str, Array]) -> tuple[dict, Metrics]:
         """One ply in each game; finished ones are settled in their rings and begin anew."""

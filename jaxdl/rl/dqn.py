@@ -7,7 +7,7 @@ Shapes: `B` environments (of this device), `K` steps of each between two iterati
 windows that each environment's ring gives to an update, `n` steps of a window.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,6 +145,14 @@ class DQN:
         """{"return", "length"} [B] of one greedy episode a row."""
         total, length = play(self.environment, self._greedy(state), row_keys(jax.random.key(0), batch["row"]))
         return {"return": total, "length": length}
+
+    def serving(self) -> tuple[Callable[[State, Any], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+        """{"observation" [B, *O]} -> {"values" [B, A]}; see `Task`."""
+
+        def values(state: State, inputs: Any) -> dict[str, Array]:
+            return {"values": self._values(state.nets[NET].params, inputs["observation"])}
+
+        return values, {"observation": jax.ShapeDtypeStruct(self.environment.observation_shape, jnp.float32)}
 
     def replay(self, state: State, batch: Any, steps: int) -> dict[str, Array]:
         """The first `steps` steps of the episodes of `predict`; see `record`."""

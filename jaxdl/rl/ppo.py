@@ -7,7 +7,7 @@ of every minibatch, and one device and many compute the same.
 Shapes: `B` environments (of this device), `T` steps of a rollout, `M` minibatches, `N` = T / M · B rows of a minibatch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -130,6 +130,15 @@ class PPO:
         """{"return", "length"} [B] of one greedy episode a row."""
         total, length = play(self.environment, self._greedy(state), row_keys(jax.random.key(0), batch["row"]))
         return {"return": total, "length": length}
+
+    def serving(self) -> tuple[Callable[[State, Any], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+        """{"observation" [B, *O]} -> {"logits" [B, A], "value" [B]}; see `Task`."""
+
+        def policy(state: State, inputs: Any) -> dict[str, Array]:
+            logits, value = self._apply(state.nets[NET].params, inputs["observation"])
+            return {"logits": logits, "value": value}
+
+        return policy, {"observation": jax.ShapeDtypeStruct(self.environment.observation_shape, jnp.float32)}
 
     def replay(self, state: State, batch: Any, steps: int) -> dict[str, Array]:
         """The first `steps` steps of the episodes of `predict`; see `record`."""

@@ -7,7 +7,7 @@ efficient?, 2018, with h the horizon).
 Shapes: `S` states, `A` actions, `B` environments (of this device), `T` steps of each in one iteration.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,14 @@ class QLearning:
         """{"return", "length"} [B] of one greedy episode a row."""
         total, length = play(self.environment, self._greedy(state), row_keys(jax.random.key(0), batch["row"]))
         return {"return": total, "length": length}
+
+    def serving(self) -> tuple[Callable[[State, Any], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+        """{"observation" [B, *O]} -> {"values" [B, A]}, for one-hot cells; see `Task`."""
+
+        def values(state: State, inputs: Any) -> dict[str, Array]:
+            return {"values": inputs["observation"] @ state.nets[NET].params["values"]}
+
+        return values, {"observation": jax.ShapeDtypeStruct(self.environment.observation_shape, jnp.float32)}
 
     def replay(self, state: State, batch: Any, steps: int) -> dict[str, Array]:
         """The first `steps` steps of the episodes of `predict`; see `record`."""

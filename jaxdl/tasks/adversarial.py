@@ -164,6 +164,14 @@ class Adversarial:
         found = {"real": nn.sigmoid(self._judge(state, x))}
         return found | (self.describe(x) if self.describe else {})
 
+    def serving(self) -> tuple[Callable[[State, Batch], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+        """{"z" [B, L], standard normal noise} -> {"samples" [B, *example]}; see `Task`."""
+
+        def samples(state: State, inputs: Batch) -> dict[str, Array]:
+            return {"samples": self.samples(state, inputs["z"])}
+
+        return samples, {"z": jax.ShapeDtypeStruct((self.latent,), jnp.float32)}
+
     def samples(self, state: State, noise: Array) -> Array:
         """G's samples [B, *example] from noise [B, L], with running statistics, in float32."""
         with batch_context(dtype=self.dtype):

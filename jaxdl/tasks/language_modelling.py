@@ -1,6 +1,6 @@
 """Language modelling: the next token from those before it, by models with or without a carry."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,14 @@ class LanguageModelling(Supervised):
         logits = self._logits(self._apply(state.nets[NET], batch))
         nats = softmax_cross_entropy(logits, batch["target"])
         return {"nats": nats, "right": accuracy(logits, batch["target"]), "weight": batch["weight"]}
+
+    def serving(self) -> tuple[Callable[[State, Batch], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+        """{"tokens" [B, T]} -> {"logits" [B, T, V]} of the token after each; see `Task`."""
+
+        def logits(state: State, inputs: Batch) -> dict[str, Array]:
+            return {"logits": self._logits(self._apply(state.nets[NET], inputs))}
+
+        return logits, {"tokens": self.example[0]}
 
     def _carrying(self, state: State, batch: Batch) -> Batch:
         return {**batch, "carry": state.local} if self.streams else batch
