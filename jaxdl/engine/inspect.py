@@ -13,6 +13,7 @@ from flax import struct
 
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout
+from jaxdl.engine.executables import compile_lowered
 from jaxdl.engine.experiment import Experiment
 from jaxdl.engine.folder import RunFolder
 from jaxdl.engine.loop import Trainer
@@ -55,7 +56,8 @@ class Repeated:
 def first_batch(source: Any, seed: int) -> dict[str, jax.Array]:
     """Batch 0 of a training source, augmented; its order and noise are drawn from `seed`."""
     key = jax.random.key(seed)
-    return jax.jit(_batch)(source.stage(0, 1, key), key)
+    arguments = (source.stage(0, 1, key), key)
+    return compile_lowered(jax.jit(_batch).lower(*arguments), quickly=True)(*arguments)
 
 
 def first_look(experiment: Experiment, seed: int) -> Look:

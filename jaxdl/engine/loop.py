@@ -147,13 +147,16 @@ class _Run:
         self.evaluation_keys = stream(self.seeds, "evaluation", index)
         self.best, self.sums = None, self.program.zero_sums()
         self.step_seconds, self.chunks = None, 0
+        start = np.array(self.position.start, np.int32)
+        if not getattr(self.phase.source, "streamed", False):
+            source = self.trainer.stager.placed(self.phase.source)
+            self.program.train_ahead(source, self.data_keys, self.step_keys, start)
         if not fresh:
             return
         state = self.program.init(stream(self.seeds, "init", index))
         if old is not None and self.phase.transfer is not None:
             state = transferred(self.phase.transfer, old, state, stream(self.seeds, "transfer", index))
-        start = jnp.asarray(self.position.start, jnp.int32)
-        self.state = self.layout.place(state.replace(step=start), self.program.template)
+        self.state = self.layout.place(state.replace(step=jnp.asarray(start)), self.program.template)
         if self.keeps_best():
             self.best = self.program.best(self.best, self.state, np.full(len(self.seeds), True))
 

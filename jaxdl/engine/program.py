@@ -15,25 +15,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxdl.engine import processes
 from jaxdl.engine.devices import AXIS, Layout
 from jaxdl.engine.evaluation import evaluate_streamed
-from jaxdl.engine.executables import Executables
+from jaxdl.engine.executables import Executables, compile_lowered
 from jaxdl.engine.experiment import Phase
 from jaxdl.engine.side_by_side import SideBySide
 from jaxdl.engine.state import Mean, State
 from jaxdl.engine.transfer import adopt, judged_nets, with_nets
 from jaxdl.target import target_platform
 
-# bytes of parameters
-_TINY = 65_536
+# bytes of parameters: up to _TINY of each seed, and of all seeds together
+_TINY, _SMALL = 65_536, 1 << 26
 # XLA compiles without Python's lock
-_BESIDE = ThreadPoolExecutor(1, "compile")
-# programs that run once in a while are compiled in a third of the time
-_RARE = ("probe",)
-_QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+_BESIDE = ThreadPoolExecutor(2, "compile")
+# programs that only copy
+_COPIES = ("best", "judged")
 STREAMS = ("init", "data", "step", "evaluation", "transfer")
 
 
@@ -130,6 +129,16 @@ class Program:
         """`train`'s third value as a host array [S]; waits for it."""
         return np.asarray(bad)[0] if self.layout.axis else np.asarray(bad)
 
+    def train_ahead(self, source, data_keys, step_keys, start) -> None:
+        """Compiles `train` for a placed source while the first State is made, which is only described."""
+        # on a GPU compilation tries kernels, and two at once would disturb each other
+        if self.layout.meshed or self.layout.seeds_mode == "shard" or target_platform() != "cpu":
+            return
+        placed = SingleDeviceSharding(self.layout.devices[0])
+        state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed), self.template)
+        common = self.layout.place_common((data_keys, step_keys, start, np.zeros(self.seeds, np.int32)))
+        self._compile_ahead("train", self._build_train, (state, self.zero_sums(), source, *common))
+
     def evaluate(self, state, source, keys) -> dict[str, Mean]:
         """Metric sums [S] over all of `source` with the State that is judged."""
         if getattr(source, "streamed", False):
@@ -138,15 +147,16 @@ class Program:
 
     def evaluate_ahead(self, state, sources, keys) -> None:
         """Compiles what `evaluate` will need, for each source, while other programs are compiled and run."""
-        # several processes, and pmap's devices, must meet each other's programs in one order
-        if processes.count() > 1 or self.layout.axis:
-            return
         for source in sources:
             if not getattr(source, "streamed", False):
-                name, build, arguments = self._evaluation(state, source, keys)
-                described = jax.tree.map(_described, arguments)
-                if name not in self._compiled and name not in self._ahead:
-                    self._ahead[name] = _BESIDE.submit(self._executable, name, build, described)
+                self._compile_ahead(*self._evaluation(state, source, keys))
+
+    def _compile_ahead(self, name, build, arguments) -> None:
+        # several processes, and pmap's devices, must meet each other's programs in one order
+        if processes.count() > 1 or self.layout.axis or name in self._compiled or name in self._ahead:
+            return
+        described = jax.tree.map(_described, arguments)
+        self._ahead[name] = _BESIDE.submit(self._executable, name, build, described)
 
     def probe(self, state, source, data_keys, keys, start) -> dict[str, Mean]:
         """The task's diagnostics on the batch that comes next."""
@@ -335,25 +345,16 @@ class Program:
         out = {**found, "best": judged_nets(state)}[outputs]
         return jax.jit(function, donate_argnums=donate, out_shardings=out)
 
-    def _compile(self, lowered, rare=False):
-        """On CPU, networks of a few kilobytes run their operations one after another: to hand each to another thread
-        takes longer than to compute it (32 against 47 us a step of an MLP with two layers of 64)."""
+    def _compile(self, lowered, name=""):
         params = [jax.tree.leaves(net.params) for net in self.template.nets.values()]
         size = sum(leaf.size * leaf.dtype.itemsize for leaves in params for leaf in leaves)
-        options: dict[str, Any] = {**_QUICKLY} if rare else {}
-        if size <= _TINY * self.seeds:
-            options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
-        if target_platform() != "cpu" or not options:
-            return lowered.compile()
-        try:
-            return lowered.compile(options)
-        except jax.errors.JaxRuntimeError:  # an XLA without these options
-            return lowered.compile()
+        quickly = name == "probe" or (name in _COPIES and size <= _SMALL)
+        return compile_lowered(lowered, in_turn=size <= _TINY * self.seeds, quickly=quickly)
 
     def _executable(self, name, build, args):
         leaves, structure = jax.tree.flatten(args)
         described = tuple((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves)
-        compile = functools.partial(self._compile, rare=name in _RARE)
+        compile = functools.partial(self._compile, name=name)
 
         def make():
             return self.executables.compiled(build().lower(*args), self.layout.devices, compile)

@@ -165,14 +165,14 @@ def summary(seeds: Sequence[int], metrics: Sequence[dict[str, float]]) -> dict:
 
     `std` is the sample standard deviation, `ci95` the half-width of Student's 95 % interval of the mean; null for one seed.
     """
-    from scipy import stats
+    from scipy.special import stdtrit  # scipy.stats takes 0.7 s to import
 
     result: dict[str, dict] = {}
     for name in dict.fromkeys(name for values in metrics for name in values):
         values = np.array([found[name] for found in metrics if name in found], np.float64)
         n = len(values)
         std = float(values.std(ddof=1)) if n > 1 else None
-        ci95 = float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n)) if std is not None else None
+        ci95 = float(stdtrit(n - 1, 0.975) * std / np.sqrt(n)) if std is not None else None
         result[name] = {"mean": float(values.mean()), "std": std, "ci95": ci95, "values": values.tolist()}
     return {"seeds": list(seeds), "metrics": result}
 

@@ -56,10 +56,10 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     n, mean = len(values), float(values.mean())
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1)
-    from scipy import stats
+    from scipy.special import stdtrit  # scipy.stats takes 0.7 s to import
 
     std = float(values.std(ddof=1))
-    quantile = float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
     return Interval(mean, quantile * std / math.sqrt(n), std, n)
 
 
@@ -83,10 +83,10 @@ def paired_t_test(first: Sequence[float] | np.ndarray, second: Sequence[float] |
     mean, std, n = float(difference.mean()), float(difference.std(ddof=1)), len(difference)
     if std == 0:
         return Significance(math.copysign(math.inf, mean), 0.0) if mean else Significance(0.0, 1.0)
-    from scipy import stats
+    from scipy.special import stdtr
 
     t = mean * math.sqrt(n) / std
-    return Significance(t, float(2 * stats.t.sf(abs(t), n - 1)))
+    return Significance(t, float(2 * stdtr(n - 1, -abs(t))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -17,7 +17,7 @@ import runs
 import tiny
 
 from experiments import backend, recipe_files
-from jaxdl.engine import loop
+from jaxdl.engine import loop, processes
 from jaxdl.engine.checkpoint import Checkpoints
 from jaxdl.engine.devices import Layout
 from jaxdl.engine.digest import digest
@@ -210,11 +210,24 @@ def convolution(_):
     return {"collectives": sorted(set(names)), "apart": apart}
 
 
+def host_copies(_):
+    """Whether a host copy has all parts of an array in their places, and is no view of what devices hold."""
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()).reshape(4, 2), ("data", "model"))
+    values = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)
+    found = {}
+    for axes in ((), ("data",), ("model", "data"), (("data", "model"),), (None, "model")):
+        array = jax.device_put(values, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)))
+        copy = processes.whole(array)
+        array.delete()
+        found[str(axes)] = bool((copy == values).all() and copy.flags.writeable and copy.flags.owndata)
+    return found
+
+
 def main(root):
     """All of it."""
     backend.start_backend()  # eight devices that wait for each other need more than eight threads
     found, times = {"devices": len(jax.devices())}, {}
-    for part in (agreement, fsdp, long_run, shard, refusals, convolution):
+    for part in (agreement, fsdp, long_run, shard, refusals, convolution, host_copies):
         began = time.time()
         with compiling.quickly():
             found[part.__name__] = part(root / part.__name__)

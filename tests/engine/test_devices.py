@@ -123,6 +123,10 @@ def test_a_convolutions_gradients_leave_each_row_on_its_device(measured):
     assert max(measured["convolution"]["apart"]) < 1e-5
 
 
+def test_host_copies_of_split_arrays_are_whole(measured):
+    assert len(measured["host_copies"]) == 5 and all(measured["host_copies"].values()), measured["host_copies"]
+
+
 def test_what_cannot_be_split_is_refused(measured):
     lines = measured["refusals"]
     assert len(lines) == 4
