@@ -26,7 +26,9 @@ class ExportOptions:
     """What the program is made for."""
 
     data: DataPlace = DataPlace()
-    platforms: tuple[str, ...] = option(PLATFORMS, "what the program shall run on: cpu, cuda, rocm, tpu")
+    platforms: tuple[str, ...] = option(
+        PLATFORMS, "what the program shall run on, any number of them", choices=(*PLATFORMS, "rocm")
+    )
     batch_size: int = option(
         0, "examples of one call; 0: any number, or 1 where the network must know it", minimum=0, maximum=1_000_000
     )
@@ -47,35 +49,22 @@ def main(arguments: cli.Arguments) -> int:
     missing = [name for name in ("flatbuffers", "safetensors") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: pip install -e '.[export]'")
+    if not arguments.flags.platforms:
+        raise UserError("--platforms names none: leave it out for cpu, cuda and tpu in one file")
     from experiments.session import judged_folders, open_run
     from jaxdl.engine.folder import RunFolder
 
     flags = arguments.flags
-    platforms = checked(flags.platforms)
+    platforms = tuple(dict.fromkeys(flags.platforms))
     session = open_run(flags.workdir, getattr(flags, "data.dir"))
     facts: dict[str, Any] = {}
     for _, path in judged_folders(flags.workdir):
         facts = write(session, RunFolder(path), platforms, flags.batch_size)
         print(f"written to {path / 'export'}", flush=True)
+    if facts.get("batch_size") == 1 != flags.batch_size:
+        print("the network must know how many examples it gets: this is for 1, --batch_size=N is for N")
     print(usage(facts))
     return 0
-
-
-def checked(platforms: tuple[str, ...]) -> tuple[str, ...]:
-    """The platforms, each once.
-
-    Raises:
-      UserError: there is none of such a name.
-    """
-    from experiments.nearest import did_you_mean
-
-    known = (*PLATFORMS, "rocm")
-    for name in platforms:
-        if name not in known:
-            raise UserError(f"--platforms: there is no {name!r}{did_you_mean(name, list(known))} ({', '.join(known)})")
-    if not platforms:
-        raise UserError(f"--platforms names none: choose among {', '.join(known)}")
-    return tuple(dict.fromkeys(platforms))
 
 
 def write(session: Any, folder: Any, platforms: tuple[str, ...], batch_size: int) -> dict[str, Any]:
@@ -99,6 +88,7 @@ def write(session: Any, folder: Any, platforms: tuple[str, ...], batch_size: int
     facts: dict[str, Any] = {
         "recipe": session.recipe.title,
         "seed": record.get("seed"),
+        "status": record.get("status"),
         "steps": record.get("steps"),
         "params_digest": digest({name: one.params for name, one in one_seed(state).nets.items()}),
         "versions": {"jax": jax.__version__},
@@ -122,7 +112,7 @@ def write(session: Any, folder: Any, platforms: tuple[str, ...], batch_size: int
     if served is None:
         (target.path / PROGRAM).unlink(missing_ok=True)
     else:
-        target.write_bytes(PROGRAM, bytes(found.artifact.serialize()))
+        target.write_bytes(PROGRAM, found.content)
     target.write_json(FACTS, facts)
     return facts
 
@@ -137,15 +127,18 @@ def outputs(artifact: Any) -> dict[str, list[str]]:
 
 def usage(facts: Mapping[str, Any]) -> str:
     """How to call what was exported."""
-    lines = ["from safetensors.numpy import load_file", f'parameters = load_file("{PARAMETERS}")']
-    if "inputs" in facts:
-        given = ", ".join(f'"{name}": {_shape(each)}' for name, each in facts["inputs"].items())
-        lines = ["import pathlib", "from jax import export", *lines]
-        lines += [
-            f'predict = export.deserialize(pathlib.Path("{PROGRAM}").read_bytes())',
-            f"outputs = predict.call(parameters, {{{given}}})",
-            *(f"# {name}: {_shape(each)}" for name, each in facts["outputs"].items()),
-        ]
+    if "inputs" not in facts:
+        return f"only {PARAMETERS}: this recipe has no function of a batch to export"
+    given = ", ".join(f'"{name}": {_shape(each)}' for name, each in facts["inputs"].items())
+    lines = [
+        "import pathlib",
+        "from jax import export",
+        "from safetensors.numpy import load_file",
+        f'parameters = load_file("{PARAMETERS}")',
+        f'predict = export.deserialize(pathlib.Path("{PROGRAM}").read_bytes())',
+        f"outputs = predict.call(parameters, {{{given}}})",
+        *(f"# {name}: {_shape(each)}" for name, each in facts["outputs"].items()),
+    ]
     return "\n".join(["To use it, in that folder:", "", *(f"    {line}" for line in lines)])
 
 

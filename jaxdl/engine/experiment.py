@@ -13,14 +13,26 @@ Array = jax.Array
 Metrics = dict[str, Mean]
 
 
+@dataclass(frozen=True)
+class Serving:
+    """What `export` writes of a task: a pure function of a State of one seed.
+
+    Attributes:
+      call: (state, inputs name -> [B, ...]) -> outputs name -> [B, ...].
+      inputs: name -> shape and type of one example [...].
+    """
+
+    call: Callable[[State, dict[str, Array]], dict[str, Array]]
+    inputs: Mapping[str, jax.ShapeDtypeStruct]
+
+
 class Task(Protocol):
     """A few pure functions over one State. `axis` is pmap's axis name inside the program, None elsewhere.
 
     A task may also have
       `probe(state, batch, key) -> Metrics`: diagnostics of one training batch (gradient norms), run at each evaluation;
       `predict(state, batch) -> dict[str, Array]`: outputs [B, ...] for evaluate, predict and the report;
-      `serving() -> (function, inputs)`: what `export` writes in the place of `predict`, where that plays, judges or
-        measures: (state, name -> [B, ...]) -> name -> [B, ...], and the shape and type of one example of each input;
+      `serving() -> Serving`: what `export` writes in the place of `predict`, where that plays, judges or measures;
       `items_per_step`: how many items one step handles, where they are not the rows of a batch;
       `partition_rules(parts) -> Rules`: which parameters `parts` devices share (`jaxdl.engine.devices.Layout.rules`); a
         UserError where so many cannot, () where none can.

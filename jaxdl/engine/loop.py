@@ -148,7 +148,7 @@ class _Run:
         self.best, self.sums = None, self.program.zero_sums()
         self.step_seconds, self.chunks = None, 0
         start = np.array(self.position.start, np.int32)
-        if not getattr(self.phase.source, "streamed", False):
+        if self.position.t < self.phase.steps and not getattr(self.phase.source, "streamed", False):
             source = self.trainer.stager.placed(self.phase.source)
             self.program.train_ahead(source, self.data_keys, self.step_keys, start)
         if not fresh:

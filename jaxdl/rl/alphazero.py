@@ -7,7 +7,7 @@ Legend: `B` games (rows), `R` positions that a game's ring keeps, `A` actions, `
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxdl.engine.experiment import Metrics
+from jaxdl.engine.experiment import Metrics, Serving
 from jaxdl.engine.state import Mean, Net, State
 from jaxdl.nn.context import batch_context
 from jaxdl.optimizers import update_ema
@@ -178,14 +178,14 @@ class AlphaZero:
             "observation": jax.vmap(self.game.observation)(positions),
         }
 
-    def serving(self) -> tuple[Callable[[State, Batch], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+    def serving(self) -> Serving:
         """{"observation" [B, H, W, C]} -> {"logits" [B, A], "value" [B]}, the network without search; see `Task`."""
 
         def network(state: State, inputs: Batch) -> dict[str, Array]:
             logits, value = self._evaluated(state.nets[NET], inputs["observation"])
             return {"logits": logits, "value": value}
 
-        return network, {"observation": jax.ShapeDtypeStruct(self.game.observation_shape, jnp.float32)}
+        return Serving(network, {"observation": jax.ShapeDtypeStruct(self.game.observation_shape, jnp.float32)})
 
     # --- self-play --------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ Shapes: `B` environments (of this device), `K` steps of each between two iterati
 windows that each environment's ring gives to an update, `n` steps of a window.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxdl.engine.experiment import Metrics
+from jaxdl.engine.experiment import Metrics, Serving
 from jaxdl.engine.state import Mean, Net, State
 from jaxdl.rl.environment import Environment, for_training, row_keys
 from jaxdl.rl.replay import Ring, draw_windows, empty_ring, insert
 from jaxdl.rl.returns import n_step, q_target
-from jaxdl.rl.rollout import first_states, greedy_metrics, play, record, rollout
+from jaxdl.rl.rollout import first_states, greedy_metrics, play, record, rollout, serving
 from jaxdl.settings import setting
 
 Array = jax.Array
@@ -146,13 +146,13 @@ class DQN:
         total, length = play(self.environment, self._greedy(state), row_keys(jax.random.key(0), batch["row"]))
         return {"return": total, "length": length}
 
-    def serving(self) -> tuple[Callable[[State, Any], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+    def serving(self) -> Serving:
         """{"observation" [B, *O]} -> {"values" [B, A]}; see `Task`."""
 
-        def values(state: State, inputs: Any) -> dict[str, Array]:
-            return {"values": self._values(state.nets[NET].params, inputs["observation"])}
+        def values(state: State, observations: Array) -> dict[str, Array]:
+            return {"values": self._values(state.nets[NET].params, observations)}
 
-        return values, {"observation": jax.ShapeDtypeStruct(self.environment.observation_shape, jnp.float32)}
+        return serving(self.environment, values)
 
     def replay(self, state: State, batch: Any, steps: int) -> dict[str, Array]:
         """The first `steps` steps of the episodes of `predict`; see `record`."""

@@ -7,7 +7,7 @@ of every minibatch, and one device and many compute the same.
 Shapes: `B` environments (of this device), `T` steps of a rollout, `M` minibatches, `N` = T / M · B rows of a minibatch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxdl.engine.experiment import Metrics
+from jaxdl.engine.experiment import Metrics, Serving
 from jaxdl.engine.state import Mean, Net, State
 from jaxdl.nn.noise import permutation, row_gumbel, split
 from jaxdl.rl.environment import Environment, for_training, row_keys
 from jaxdl.rl.returns import generalized_advantages
-from jaxdl.rl.rollout import Experience, first_states, greedy_metrics, play, record, rollout
+from jaxdl.rl.rollout import Experience, first_states, greedy_metrics, play, record, rollout, serving
 from jaxdl.settings import setting
 from jaxdl.target import target_platform
 
@@ -131,14 +131,14 @@ class PPO:
         total, length = play(self.environment, self._greedy(state), row_keys(jax.random.key(0), batch["row"]))
         return {"return": total, "length": length}
 
-    def serving(self) -> tuple[Callable[[State, Any], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+    def serving(self) -> Serving:
         """{"observation" [B, *O]} -> {"logits" [B, A], "value" [B]}; see `Task`."""
 
-        def policy(state: State, inputs: Any) -> dict[str, Array]:
-            logits, value = self._apply(state.nets[NET].params, inputs["observation"])
+        def policy(state: State, observations: Array) -> dict[str, Array]:
+            logits, value = self._apply(state.nets[NET].params, observations)
             return {"logits": logits, "value": value}
 
-        return policy, {"observation": jax.ShapeDtypeStruct(self.environment.observation_shape, jnp.float32)}
+        return serving(self.environment, policy)
 
     def replay(self, state: State, batch: Any, steps: int) -> dict[str, Array]:
         """The first `steps` steps of the episodes of `predict`; see `record`."""

@@ -7,7 +7,7 @@ efficient?, 2018, with h the horizon).
 Shapes: `S` states, `A` actions, `B` environments (of this device), `T` steps of each in one iteration.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdl.engine.experiment import Metrics
+from jaxdl.engine.experiment import Metrics, Serving
 from jaxdl.engine.state import Mean, Net, State
 from jaxdl.rl.environment import for_training, row_keys
 from jaxdl.rl.gridworld import GridWorld, value_iteration
-from jaxdl.rl.rollout import Experience, first_states, greedy_metrics, play, record, rollout
+from jaxdl.rl.rollout import Experience, first_states, greedy_metrics, play, record, rollout, serving
 from jaxdl.settings import setting
 
 Array = jax.Array
@@ -107,13 +107,13 @@ class QLearning:
         total, length = play(self.environment, self._greedy(state), row_keys(jax.random.key(0), batch["row"]))
         return {"return": total, "length": length}
 
-    def serving(self) -> tuple[Callable[[State, Any], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+    def serving(self) -> Serving:
         """{"observation" [B, *O]} -> {"values" [B, A]}, for one-hot cells; see `Task`."""
 
-        def values(state: State, inputs: Any) -> dict[str, Array]:
-            return {"values": inputs["observation"] @ state.nets[NET].params["values"]}
+        def values(state: State, observations: Array) -> dict[str, Array]:
+            return {"values": observations @ state.nets[NET].params["values"]}
 
-        return values, {"observation": jax.ShapeDtypeStruct(self.environment.observation_shape, jnp.float32)}
+        return serving(self.environment, values)
 
     def replay(self, state: State, batch: Any, steps: int) -> dict[str, Array]:
         """The first `steps` steps of the episodes of `predict`; see `record`."""

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl.engine.experiment import Metrics
-from jaxdl.engine.state import Mean
+from jaxdl.engine.experiment import Metrics, Serving
+from jaxdl.engine.state import Mean, State
 from jaxdl.nn.noise import fold_in, split
 from jaxdl.rl.environment import Counted, Environment, EpisodeStatistics, TimeStep, row_keys
 
@@ -121,6 +121,12 @@ def play(environment: Environment, act: Callable[[Array], Array], keys: Array) -
     first = (jnp.int32(0), (states, observations), alive, jnp.zeros(size), jnp.zeros(size, jnp.int32))
     *_, total, length = lax.while_loop(going, body, first)
     return total, length
+
+
+def serving(environment: Environment, call: Callable[[State, Array], dict[str, Array]]) -> Serving:
+    """`Task.serving` of an agent: its input is "observation" [B, *O]; `call`: (state, observations) -> outputs."""
+    shape = jax.ShapeDtypeStruct(environment.observation_shape, jnp.float32)
+    return Serving(lambda state, inputs: call(state, inputs["observation"]), {"observation": shape})
 
 
 def record(environment: Environment, act: Callable[[Array], Array], keys: Array, steps: int) -> dict[str, Array]:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxdl.engine.experiment import Metrics
+from jaxdl.engine.experiment import Metrics, Serving
 from jaxdl.engine.state import Mean, Net, State
 from jaxdl.models.gan import latent_noise
 from jaxdl.nn.context import batch_context
@@ -164,13 +164,13 @@ class Adversarial:
         found = {"real": nn.sigmoid(self._judge(state, x))}
         return found | (self.describe(x) if self.describe else {})
 
-    def serving(self) -> tuple[Callable[[State, Batch], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+    def serving(self) -> Serving:
         """{"z" [B, L], standard normal noise} -> {"samples" [B, *example]}; see `Task`."""
 
         def samples(state: State, inputs: Batch) -> dict[str, Array]:
             return {"samples": self.samples(state, inputs["z"])}
 
-        return samples, {"z": jax.ShapeDtypeStruct((self.latent,), jnp.float32)}
+        return Serving(samples, {"z": jax.ShapeDtypeStruct((self.latent,), jnp.float32)})
 
     def samples(self, state: State, noise: Array) -> Array:
         """G's samples [B, *example] from noise [B, L], with running statistics, in float32."""

@@ -1,6 +1,6 @@
 """Language modelling: the next token from those before it, by models with or without a carry."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdl.engine.experiment import Metrics
+from jaxdl.engine.experiment import Metrics, Serving
 from jaxdl.engine.state import State
 from jaxdl.objectives.classification import accuracy, softmax_cross_entropy
 from jaxdl.tasks.supervised import NET, Supervised
@@ -55,13 +55,13 @@ class LanguageModelling(Supervised):
         nats = softmax_cross_entropy(logits, batch["target"])
         return {"nats": nats, "right": accuracy(logits, batch["target"]), "weight": batch["weight"]}
 
-    def serving(self) -> tuple[Callable[[State, Batch], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+    def serving(self) -> Serving:
         """{"tokens" [B, T]} -> {"logits" [B, T, V]} of the token after each; see `Task`."""
 
         def logits(state: State, inputs: Batch) -> dict[str, Array]:
             return {"logits": self._logits(self._apply(state.nets[NET], inputs))}
 
-        return logits, {"tokens": self.example[0]}
+        return Serving(logits, {"tokens": self.example[0]})
 
     def _carrying(self, state: State, batch: Batch) -> Batch:
         return {**batch, "carry": state.local} if self.streams else batch

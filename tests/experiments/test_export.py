@@ -1,6 +1,5 @@
 """What `export` writes: read without jaxdl it gives the numbers of the run."""
 
-import functools
 import json
 import os
 import pathlib
@@ -20,6 +19,7 @@ from experiments import cli, export
 from jaxdl.data.source import Resident
 from jaxdl.engine.compiled import collect, one_seed
 from jaxdl.engine.digest import digest
+from jaxdl.engine.experiment import Serving
 from jaxdl.engine.export import export as exported
 from jaxdl.engine.export import parameters, serving
 from jaxdl.engine.fit import load_judged
@@ -148,40 +148,72 @@ def test_every_recipes_network_is_exported_for_batches_of_any_size(recipe):
     phase, state = experiment.phases[-1], state_of(experiment)
     sources = {**experiment.final, **phase.evaluations}
     served = serving(phase.task, sources)
-    found = exported(phase.task, state, served)
+    found = exported(phase.task, state, served, export.PLATFORMS)
     assert found.batch_size == 0
     inputs = examples(served, next(iter(sources.values()), None), 3)
     wanted = jax.jit(served.call)(phase.task.for_evaluation(one_seed(state)), inputs)
-    program = jax.export.deserialize(found.artifact.serialize())
+    program = jax.export.deserialize(found.content)
     got = program.call(parameters(state), {name: inputs[name] for name in found.inputs})
     for name, value in got.items():
         assert value.shape == wanted[name].shape
         np.testing.assert_allclose(value, wanted[name], rtol=1e-4, atol=1e-4)
 
 
-class _Doubled:
-    """A task whose network is one number, called with what is no dimension."""
+class _Multiplied:
+    """A task whose network is one number, and a function of it that is served."""
+
+    def __init__(self, outputs):
+        self.outputs = outputs
 
     def for_evaluation(self, state):
         return state
 
     def serving(self):
         def call(state, inputs):
-            x = inputs["x"]
-            return {"y": x.reshape(len(x), -1) * state.nets["model"].params["factor"]}
+            return {"y": self.outputs(inputs["x"], state.nets["model"].params["factor"])}
 
-        return call, {"x": jax.ShapeDtypeStruct((2,), jnp.float32), "unused": jax.ShapeDtypeStruct((), jnp.int32)}
+        inputs = {"x": jax.ShapeDtypeStruct((2,), jnp.float32), "unused": jax.ShapeDtypeStruct((), jnp.int32)}
+        return Serving(call, inputs)
+
+
+NUMBER = State(step=jnp.zeros(1, jnp.int32), nets={"model": Net(params={"factor": jnp.full(1, 2.0)})})
 
 
 def test_a_network_that_must_know_its_batch_is_exported_for_one_example():
-    state = State(step=jnp.zeros(1, jnp.int32), nets={"model": Net(params={"factor": jnp.full(1, 2.0)})})
-    task = _Doubled()
-    found = exported(task, state, serving(task, {}))
+    task = _Multiplied(lambda x, factor: x.reshape(len(x), -1) * factor)  # len() of what is no number
+    found = exported(task, NUMBER, serving(task, {}), ("cpu",))
     assert found.batch_size == 1 and list(found.inputs) == ["x"]
     for factor in (2.0, -3.0):  # the parameters are an argument, no constant
         got = found.artifact.call({"model/params/factor": np.float32(factor)}, {"x": np.ones((1, 2), np.float32)})
         np.testing.assert_array_equal(got["y"], np.full((1, 2), factor))
-    assert exported(task, state, serving(task, {}), batch_size=5).batch_size == 5
+    assert exported(task, NUMBER, serving(task, {}), ("cpu",), 5).batch_size == 5
+
+
+def test_a_network_that_calls_python_is_refused_in_one_line():
+    def outputs(x, factor):
+        return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(x.shape, x.dtype), x) * factor
+
+    task = _Multiplied(outputs)
+    with pytest.raises(UserError, match="this network cannot be exported: .*callback"):
+        exported(task, NUMBER, serving(task, {}), ("cpu",))
+
+
+def test_a_task_without_a_function_of_a_batch_leaves_its_parameters(lenet5, capsys, monkeypatch):
+    place = lenet5[1] / "seed0"
+    assert called(f"--workdir={place}", "--platforms=cpu") == 0
+    monkeypatch.setattr("jaxdl.engine.export.serving", lambda task, sources: None)
+    assert called(f"--workdir={place}", "--platforms=cpu") == 0
+    assert "only parameters.safetensors: this recipe has no function" in capsys.readouterr().out
+    assert {path.name for path in (place / "export").iterdir()} == {"parameters.safetensors", "export.json"}
+    assert serving(object(), {"test": object()}) is None and serving(object(), {}) is None
+
+
+def test_overwriting_a_run_deletes_what_was_exported_of_it(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.write_json("config.json", {})
+    RunFolder(folder.path / "export").write_bytes("predict.jax_export", b"old")
+    folder.clear()
+    assert not (folder.path / "export").exists()
 
 
 def test_what_language_models_agents_and_generators_serve_is_what_they_predict_with():
@@ -209,7 +241,7 @@ def test_what_language_models_agents_and_generators_serve_is_what_they_predict_w
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--platforms=cuda,tpv"], "there is no 'tpv' (cpu, cuda, tpu, rocm)"),
+        (["--platforms=cuda,gpu"], "expected a comma-separated list of: cpu, cuda, tpu, rocm"),
         (["--platforms="], "--platforms names none"),
         (["--batch_size=-1"], "--batch_size"),
     ],
@@ -231,13 +263,12 @@ def test_missing_packages_and_folders_that_cannot_be_written_are_one_line(lenet5
     place = folder / "seed1"
     assert called(f"--workdir={place}") == 0
     before = (place / "export" / "parameters.safetensors").read_bytes()
-    full = functools.partial(_no_space, os.replace)
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "replace", _no_space)
     with pytest.raises(UserError, match="the disk is full"):
         export.write(session, RunFolder(place), ("cpu",), 0)
     assert (place / "export" / "parameters.safetensors").read_bytes() == before
 
 
-def _no_space(replace, source, target):
-    del replace, source
+def _no_space(source, target):
+    del source
     raise OSError(28, "No space left on device", str(target))
