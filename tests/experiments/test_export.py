@@ -189,6 +189,14 @@ def test_a_network_that_must_know_its_batch_is_exported_for_one_example():
     assert exported(task, NUMBER, serving(task, {}), ("cpu",), 5).batch_size == 5
 
 
+def test_who_asked_for_any_batch_is_told_where_it_is_one(lenet5, capsys, monkeypatch):
+    facts = {"batch_size": 1, "inputs": {"x": ["1", "2", "float32"]}, "outputs": {"y": ["1", "2", "float32"]}}
+    monkeypatch.setattr(export, "write", lambda *_: facts)
+    for flags, told in ((), True), (("--batch_size=1",), False):
+        assert called(f"--workdir={lenet5[1] / 'seed0'}", *flags) == 0
+        assert ("the network must know how many examples it gets" in capsys.readouterr().out) == told
+
+
 def test_a_network_that_calls_python_is_refused_in_one_line():
     def outputs(x, factor):
         return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(x.shape, x.dtype), x) * factor

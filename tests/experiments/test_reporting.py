@@ -58,6 +58,19 @@ def test_what_is_compiled_is_said_and_utilisation_shown_where_the_peak_is_known(
     assert "compiled" not in stream.getvalue()
 
 
+@pytest.mark.parametrize("error", [NotImplementedError("no"), jax.errors.JaxRuntimeError("UNIMPLEMENTED: no")])
+def test_a_backend_that_counts_no_operations_costs_the_utilisation_not_the_run(error, monkeypatch):
+    def uncounted():
+        raise error
+
+    monkeypatch.setattr(mfu, "known_peak", lambda kind: mfu.Peak(1e12, "a test"))
+    line, stream = line_of()
+    line.compiled(Compiled("train", 39742, 13.14, 32, SimpleNamespace(cost_analysis=uncounted)))
+    line.update(1, 10, {"train/loss": 1.0}, 1000.0)
+    line.close()
+    assert "compiled in 13.1 s" in stream.getvalue() and "MFU" not in stream.getvalue()
+
+
 def test_a_seeds_line_has_no_numbers_of_the_seed_before():
     line, stream = line_of()
     line.update(10, 10, {"train/loss": 1.0, "validation/loss": 2.0}, 1000.0)
