@@ -79,17 +79,17 @@ def write(session: Any, folder: Any, platforms: tuple[str, ...], batch_size: int
     from jaxdl.engine.compiled import one_seed
     from jaxdl.engine.digest import digest
     from jaxdl.engine.export import export, parameters, serving
-    from jaxdl.engine.fit import load_judged
+    from jaxdl.engine.fit import load_judged_at
     from jaxdl.engine.folder import RunFolder
 
     phase, record = session.experiment.phases[-1], folder.read_json("record.json") or {}
-    state = load_judged(session.experiment, folder)
+    state, step = load_judged_at(session.experiment, folder)
     held = parameters(state)
     facts: dict[str, Any] = {
         "recipe": session.recipe.title,
         "seed": record.get("seed"),
         "status": record.get("status"),
-        "steps": record.get("steps"),
+        "steps": step,
         "params_digest": digest({name: one.params for name, one in one_seed(state).nets.items()}),
         "versions": {"jax": jax.__version__},
     }

@@ -153,7 +153,13 @@ def load_judged(experiment: Experiment, folder: RunFolder) -> Any:
     Raises:
       UserError: if there is no whole checkpoint, or it is another model's or of an earlier phase than the last.
     """
-    return _judged(experiment, folder, *_newest(folder))
+    return load_judged_at(experiment, folder)[0]
+
+
+def load_judged_at(experiment: Experiment, folder: RunFolder) -> tuple[Any, int]:
+    """What `load_judged` gives, and the step of the checkpoint that it is from, the newest whole one."""
+    arrays, metadata = _newest(folder)
+    return _judged(experiment, folder, arrays, metadata), Position.from_json(metadata["position"]).global_step(0)
 
 
 def evaluate(experiment: Experiment, folder: RunFolder, seed: int) -> tuple[dict[str, float], int]:
@@ -162,8 +168,7 @@ def evaluate(experiment: Experiment, folder: RunFolder, seed: int) -> tuple[dict
     phase = experiment.phases[-1]
     layout = Layout(devices=tuple(jax.local_devices()[:1]))
     program = Program(phase, layout, 1)
-    arrays, metadata = _newest(folder)
-    judged = _judged(experiment, folder, arrays, metadata)
+    judged, step = load_judged_at(experiment, folder)
     state = layout.place(judged, program.template)
     keys = stream((seed,), "evaluation", len(experiment.phases) - 1)
     found = {}
@@ -171,7 +176,7 @@ def evaluate(experiment: Experiment, folder: RunFolder, seed: int) -> tuple[dict
         values = means(program.evaluate(state, layout.place_source(source), keys), 0)
         found.update({f"{split}/{name}": value for name, value in values.items()})
     found |= judged_metrics(experiment, judged, 0, seed, program.template)
-    return found, Position.from_json(metadata["position"]).global_step(0)
+    return found, step
 
 
 def _newest(folder: RunFolder) -> tuple[dict[str, np.ndarray], dict]:

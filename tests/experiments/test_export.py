@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -104,6 +105,18 @@ def test_the_parameters_are_those_of_the_record(lenet5):
         assert facts["params_digest"] == record["params_digest"] and facts["seed"] == seed
         assert facts["platforms"] == ["cpu", "cuda", "tpu"] and facts["batch_size"] == "any"
         assert facts["inputs"] == {"image": ["B", "8", "8", "1", "uint8"]}  # no labels
+
+
+def test_of_a_run_that_was_killed_the_newest_checkpoint_is_exported(tmp_path):
+    made = laws.session("linear_regression", steps=6, checkpoint_every=2)
+    laws.train(made, tmp_path)
+    folder = RunFolder(tmp_path)
+    record = folder.read_json("record.json")
+    assert export.write(made, folder, ("cpu",), 0)["steps"] == 6
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+    folder.write_json("record.json", {**record, "status": "running", "steps": 0})
+    facts = export.write(made, folder, ("cpu",), 0)
+    assert (facts["status"], facts["steps"]) == ("running", 4)
 
 
 def test_a_fixed_batch_and_fewer_platforms(lenet5):
