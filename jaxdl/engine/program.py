@@ -30,7 +30,7 @@ from jaxdl.target import target_platform
 # bytes of parameters: up to _TINY of each seed, and of all seeds together
 _TINY, _SMALL = 65_536, 1 << 26
 # XLA compiles without Python's lock
-_BESIDE = ThreadPoolExecutor(2, "compile")
+_TRAINING, _EVALUATIONS = ThreadPoolExecutor(1, "compile"), ThreadPoolExecutor(1, "compile")
 # programs that only copy
 _COPIES = ("best", "judged")
 STREAMS = ("init", "data", "step", "evaluation", "transfer")
@@ -137,7 +137,7 @@ class Program:
         placed = SingleDeviceSharding(self.layout.devices[0])
         state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed), self.template)
         common = self.layout.place_common((data_keys, step_keys, start, np.zeros(self.seeds, np.int32)))
-        self._compile_ahead("train", self._build_train, (state, self.zero_sums(), source, *common))
+        self._compile_ahead(_TRAINING, "train", self._build_train, (state, self.zero_sums(), source, *common))
 
     def evaluate(self, state, source, keys) -> dict[str, Mean]:
         """Metric sums [S] over all of `source` with the State that is judged."""
@@ -149,14 +149,14 @@ class Program:
         """Compiles what `evaluate` will need, for each source, while other programs are compiled and run."""
         for source in sources:
             if not getattr(source, "streamed", False):
-                self._compile_ahead(*self._evaluation(state, source, keys))
+                self._compile_ahead(_EVALUATIONS, *self._evaluation(state, source, keys))
 
-    def _compile_ahead(self, name, build, arguments) -> None:
+    def _compile_ahead(self, thread, name, build, arguments) -> None:
         # several processes, and pmap's devices, must meet each other's programs in one order
         if processes.count() > 1 or self.layout.axis or name in self._compiled or name in self._ahead:
             return
         described = jax.tree.map(_described, arguments)
-        self._ahead[name] = _BESIDE.submit(self._executable, name, build, described)
+        self._ahead[name] = thread.submit(self._executable, name, build, described)
 
     def probe(self, state, source, data_keys, keys, start) -> dict[str, Mean]:
         """The task's diagnostics on the batch that comes next."""
