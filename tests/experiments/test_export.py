@@ -154,9 +154,10 @@ def examples(served, source, count):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipes_network_is_exported_for_batches_of_any_size(recipe):
+def test_every_recipes_network_is_exported_for_batches_of_any_size(recipe, monkeypatch):
     if why := laws.missing(recipe):
         pytest.skip(why)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(laws.SHARED))
     experiment = laws.session(recipe).experiment
     phase, state = experiment.phases[-1], state_of(experiment)
     sources = {**experiment.final, **phase.evaluations}
