@@ -28,7 +28,7 @@ class ProgramFlags:
     """The flags that binaries share; each binary names those that it uses."""
 
     recipe: str = option("", "experiment to run, NAME or NAME:variant; 'list' prints all")
-    workdir: str = option("", "run folder; where not set: runs/NAME or runs/NAME-variant")
+    workdir: str = option("", "run folder, also gs://BUCKET/FOLDER; where not set: runs/NAME or runs/NAME-variant")
     overwrite: bool = option(False, "delete what an earlier run left in the run folder and start afresh")
     seed: int = option(0, "seed of every random number", minimum=0, maximum=2**31 - 1)
     seeds: int | None = option(None, "train this many seeds, from --seed on, each in its own sub-folder", minimum=1)
@@ -77,6 +77,7 @@ class Arguments:
       recipe: the chosen recipe; None for a binary without --recipe.
       config: its configuration with the flags applied; None without a recipe.
       command: the command line, as it can be typed again.
+      address: where --workdir lies in a bucket and flags.workdir is a copy of it; else "".
     """
 
     program: str
@@ -85,6 +86,11 @@ class Arguments:
     recipe: Any
     config: Any
     command: str
+    address: str = ""
+
+    def shown(self, path: Any) -> str:
+        """A path in the run folder as people know it."""
+        return str(path).replace(self.flags.workdir, self.address, 1) if self.address else str(path)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Binary:
       default_recipe: what runs without --recipe; "": the flag is necessary, where the binary uses it.
       package: where recipes are looked for.
       smaller: what makes it need less memory, after "turn down".
+      trains: whether it trains in --workdir, which it then claims itself where it lies in a bucket.
     """
 
     program: str
@@ -108,6 +115,7 @@ class Binary:
     default_recipe: str = ""
     package: str = recipe_files.PACKAGE
     smaller: str = _SMALLER
+    trains: bool = False
 
     @property
     def shared_leaves(self) -> list[Leaf]:
@@ -155,7 +163,7 @@ def execute(main: Callable[[Arguments], int | None], binary: Binary, argv: Seque
             backend.quiet_absl()
         _start_backend(arguments)
         backend.use_compilation_cache()  # its place depends on the number of threads
-        code = main(arguments) or 0
+        code = _call(main, binary, arguments) or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -170,6 +178,16 @@ def execute(main: Callable[[Arguments], int | None], binary: Binary, argv: Seque
             traceback.print_exc()
         print(f"error: {message(error, binary.smaller)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _call(main: Callable[[Arguments], int | None], binary: Binary, arguments: Arguments) -> int | None:
+    address = getattr(arguments.flags, "workdir", "")
+    if binary.trains or not address.startswith("gs://"):
+        return main(arguments)
+    from experiments.mirror import borrowed
+
+    with borrowed(address) as arguments.flags.workdir:
+        return main(dataclasses.replace(arguments, address=address.rstrip("/")))
 
 
 def message(error: Exception, smaller: str = _SMALLER) -> str:

@@ -1,6 +1,7 @@
 """Evaluates a trained run: `python -m experiments.evaluate --workdir=runs/lenet5` writes evaluation.json."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from experiments import cli
@@ -41,7 +42,7 @@ def main(arguments: cli.Arguments) -> int:
     }
     if len(folders) > 1 and session.experiment.ensemble is not None:
         whole["ensemble"] = ensemble(session, folders)
-    where = written(RunFolder(workdir), whole)
+    where = written(RunFolder(workdir), whole, arguments.shown)
     if arguments.flags.format == "json":
         print(json.dumps(whole))
         return 0
@@ -49,13 +50,13 @@ def main(arguments: cli.Arguments) -> int:
     if len(metrics) > 1:
         shown = {name: over_seeds(values) for name, values in shown.items()}
     shown |= {f"ensemble {name}": value for name, value in whole.get("ensemble", {}).items()}
-    result(f"{session.recipe.title}: reported parameters of {workdir}", shown, where)
+    result(f"{session.recipe.title}: reported parameters of {arguments.shown(workdir)}", shown, where)
     return 0
 
 
-def written(folder: Any, whole: dict[str, Any]) -> dict[str, str]:
+def written(folder: Any, whole: dict[str, Any], shown: Callable[[Any], str] = str) -> dict[str, str]:
     """Writes evaluation.json, unless there is one of the same seeds from a later step; says what became of it."""
-    path = f"{folder.path}/evaluation.json"
+    path = shown(folder.path / "evaluation.json")
     try:
         old = folder.read_json("evaluation.json") or {}
     except UserError:

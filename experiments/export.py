@@ -60,7 +60,7 @@ def main(arguments: cli.Arguments) -> int:
     facts: dict[str, Any] = {}
     for _, path in judged_folders(flags.workdir):
         facts = write(session, RunFolder(path), platforms, flags.batch_size)
-        print(f"written to {path / 'export'}", flush=True)
+        print(f"written to {arguments.shown(path / 'export')}", flush=True)
     if facts.get("batch_size") == 1 != flags.batch_size:
         print("the network must know how many examples it gets: this is for 1, --batch_size=N is for N")
     print(usage(facts))

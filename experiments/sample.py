@@ -88,7 +88,7 @@ def main(arguments: cli.Arguments) -> int:
         session.experiment.sample(view, SampleRequest(target, emit, **{name: getattr(flags, name) for name in names}))
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
-    print(f"written to {target}", flush=True)
+    print(f"written to {arguments.shown(target)}", flush=True)
     return 0
 
 

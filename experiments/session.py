@@ -1,11 +1,12 @@
 """What the binaries share: from a recipe or a run folder to an experiment, and from a finished run to its report."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,30 @@ def open_run(workdir: str, data_dir: str = "") -> Session:
     return session
 
 
+def folder_to_read(workdir: str) -> contextlib.AbstractContextManager[str]:
+    """A run folder, or a copy of one in a bucket for as long as it is read."""
+    if not workdir.startswith("gs://"):
+        return contextlib.nullcontext(workdir)
+    from experiments.mirror import borrowed
+
+    return borrowed(workdir)
+
+
+@contextlib.contextmanager
+def folder_to_train(workdir: str) -> Iterator[str]:
+    """A run folder, or the copy of one in a bucket that is trained in its place; see `experiments.mirror.claimed`."""
+    if not workdir.startswith("gs://"):
+        yield workdir
+        return
+    from experiments.mirror import claimed
+    from jaxdl.engine import processes
+
+    with contextlib.ExitStack() as stack:
+        with processes.together():
+            place = processes.lead(lambda: stack.enter_context(claimed(workdir)))
+        yield place
+
+
 def read_config(workdir: str) -> dict[str, Any]:
     """config.json of a run folder.
 
@@ -194,7 +219,8 @@ def _with_precision(experiment: Any, precision: str) -> Any:
 def _with_parameters_of(experiment: Any, workdir: str) -> tuple[Any, str]:
     from jaxdl.engine.fit import load_networks
 
-    networks, digest = load_networks(workdir)
+    with folder_to_read(workdir) as place:
+        networks, digest = load_networks(place)
     first = dataclasses.replace(experiment.phases[0], initial=networks)
     return dataclasses.replace(experiment, phases=(first, *experiment.phases[1:])), digest
 
@@ -216,7 +242,7 @@ def fit(
 
     Args:
       recipe: "NAME" or "NAME:variant".
-      workdir: the run folder.
+      workdir: the run folder, also gs://BUCKET/FOLDER.
       seed: first seed.
       seeds: how many seeds, each in its own sub-folder; None: one run, flat.
       seeds_mode, parallel, precision, init_from, overwrite: as the flags of `train`.
@@ -234,14 +260,15 @@ def fit(
     found = recipe_files.load(recipe)
     config = config_from_leaves(found.config, {**leaves(found.config), **overrides})
     session = open_recipe(found, config, precision, init_from)
-    options = Options(
-        workdir,
-        seed=seed,
-        seeds=seeds,
-        seeds_mode=seeds_mode,
-        parallel=parallel,
-        precision=precision,
-        overwrite=overwrite,
-        command="jaxdl.fit",
-    )
-    return train(session.experiment, session.leaves, options)
+    with folder_to_train(workdir) as place:
+        options = Options(
+            place,
+            seed=seed,
+            seeds=seeds,
+            seeds_mode=seeds_mode,
+            parallel=parallel,
+            precision=precision,
+            overwrite=overwrite,
+            command="jaxdl.fit",
+        )
+        return train(session.experiment, session.leaves, options)

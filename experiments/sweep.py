@@ -48,26 +48,40 @@ BINARY = cli.Binary(
     "may share one folder. What is given beside --grid holds for all cells.",
     flags=FLAGS,
     options=Options,
+    trains=True,
 )
 
 
 def main(arguments: cli.Arguments) -> int:
     """Sweeps; 0, or 1 if a cell failed or nothing was finished, 75 after SIGTERM or Ctrl-C."""
-    from experiments.sweep_cells import Axis, base_steps, points, read_axes
+    from experiments.sweep_cells import Axis, points, read_axes
 
     flags = arguments.flags
     axes: list[Axis] = read_axes(flags.grid, arguments.config, arguments.given)
     chosen = points(axes, flags.random, flags.seed)
     start = worker_of(flags.worker, os.environ)
-    steps = base_steps(arguments.config) if flags.halving else 0
     if flags.halving and any(axis.leaf.name == "train.steps" for axis in axes):
         raise UsageError("--halving chooses train.steps itself: take it out of --grid")
 
+    from experiments.session import folder_to_train
+
+    place = flags.workdir or f"runs/sweep-{arguments.recipe.folder}"
+    if start[1] > 1 and place.startswith("gs://"):
+        raise UsageError("several workers need a folder of a disk that they share: --workdir=gs://... takes one")
+    with folder_to_train(place) as root:
+        return _sweep(arguments, axes, chosen, pathlib.Path(root), start)
+
+
+def _sweep(
+    arguments: cli.Arguments, axes: Sequence[Any], chosen: Sequence[Any], root: pathlib.Path, start: tuple[int, int]
+) -> int:
+    from experiments.sweep_cells import base_steps
     from experiments.sweep_worker import Opened
     from jaxdl.engine.folder import RunFolder
     from jaxdl.engine.signals import EXIT_INTERRUPTED, Interrupted, Signals
 
-    root = pathlib.Path(flags.workdir or f"runs/sweep-{arguments.recipe.folder}")
+    flags = arguments.flags
+    steps = base_steps(arguments.config) if flags.halving else 0
     if RunFolder(root).is_run():
         raise UserError(f"{root} holds a run, not a sweep: choose another --workdir")
     opened = Opened(arguments.recipe, flags.precision, flags.init_from)

@@ -35,6 +35,7 @@ BINARY = cli.Binary(
     summary="Trains a recipe's experiment and writes a run folder with its report. A second call resumes.",
     flags=FLAGS,
     default_recipe="lenet5",
+    trains=True,
 )
 
 
@@ -55,10 +56,16 @@ def main(arguments: cli.Arguments) -> int:
 
         end_with_parent()
         processes.join()
-    return _train(arguments)
+    from experiments.session import folder_to_train
+
+    workdir = flags.workdir or f"runs/{'smoke/' if flags.smoke else ''}{arguments.recipe.folder}"
+    if flags.smoke and not flags.workdir and processes.is_first():
+        shutil.rmtree(workdir, ignore_errors=True)
+    with folder_to_train(workdir) as place:
+        return _train(arguments, workdir, place)
 
 
-def _train(arguments: cli.Arguments) -> int:
+def _train(arguments: cli.Arguments, workdir: str, place: str) -> int:
     from experiments.reporting import header, result_block
     from experiments.session import open_recipe
     from jaxdl.engine import processes
@@ -67,14 +74,11 @@ def _train(arguments: cli.Arguments) -> int:
 
     flags = arguments.flags
     config = smoke(arguments.config) if flags.smoke else arguments.config
-    workdir = flags.workdir or f"runs/{'smoke/' if flags.smoke else ''}{arguments.recipe.folder}"
-    if flags.smoke and not flags.workdir and processes.is_first():
-        shutil.rmtree(workdir, ignore_errors=True)
     session = open_recipe(arguments.recipe, config, flags.precision, flags.init_from)
     if flags.smoke:
         session = dataclasses.replace(session, experiment=shortened(session.experiment))
     options = Options(
-        workdir=workdir,
+        workdir=place,
         seed=flags.seed,
         seeds=flags.seeds,
         seeds_mode=flags.seeds_mode,
@@ -88,7 +92,7 @@ def _train(arguments: cli.Arguments) -> int:
     # says here already what the devices cannot do
     layout = choose_layout(session.experiment, options, options.seeds or 1)
     if processes.is_first():
-        header(session, options, layout)
+        header(session, dataclasses.replace(options, workdir=workdir), layout)
     if flags.check and processes.is_first():
         from experiments.checks import run_checks
 

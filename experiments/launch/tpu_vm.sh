@@ -27,7 +27,7 @@ Flags:
   --queued             ask by a queued resource, which waits for capacity
   --spot               cheaper, may be taken away at any time; training then restarts by itself
   --restarts=20        how often at most
-  --workdir=runs/NAME  run folder on worker 0
+  --workdir=runs/NAME  run folder on worker 0, or gs://BUCKET/FOLDER, which needs no copies while a spot TPU trains
   --results=WORKDIR    where it is copied to, here
   --fetch_every=300    seconds between two copies while a spot TPU trains; it goes on from the newest one
   --poll=20            seconds between two looks at the TPU's state
@@ -103,12 +103,12 @@ setup() {
     on all 'set -e; rm -rf ~/jaxdl.new; mkdir -p ~/jaxdl.new ~/jaxdl/runs; tar -xzf ~/jaxdl.tar.gz -C ~/jaxdl.new;
         mv ~/jaxdl/runs ~/jaxdl.new/; rm -rf ~/jaxdl; mv ~/jaxdl.new ~/jaxdl; cd ~/jaxdl;
         python3 -m pip install --user --quiet uv; ~/.local/bin/uv venv --quiet --allow-existing --python=3.11 ~/jaxdl-venv;
-        ~/.local/bin/uv pip install --quiet --python ~/jaxdl-venv/bin/python -c constraints.txt ".[tpu]"' ||
+        ~/.local/bin/uv pip install --quiet --python ~/jaxdl-venv/bin/python -c constraints.txt ".[tpu,gcs]"' ||
         fail "jaxdl could not be installed on $name"
 }
 
 push() { # what was fetched before, back to worker 0
-    if [[ ! -d "$results" ]]; then return; fi
+    if [[ "$workdir" == gs://* || ! -d "$results" ]]; then return; fi
     local archive="$scratch/run.tar.gz"
     call tar -czf "$archive" -C "$results" .
     vm scp "$archive" "$name:run.tar.gz" --worker=0 --quiet &&
@@ -117,6 +117,11 @@ push() { # what was fetched before, back to worker 0
 
 fetch() {
     local archive="$scratch/fetched.tar" folder
+    if [[ "$workdir" == gs://* ]]; then
+        call mkdir -p "$results"
+        call gcloud storage rsync --recursive --exclude='\.lease$' "$workdir" "$results"
+        return
+    fi
     folder="$(quoted "$workdir")"
     # checkpoints first, because metrics.jsonl must hold the rows that they count; 1: a file changed while tar read it
     on 0 "cd ~/jaxdl/$folder && pack() { tar \"\$@\" || [ \$? -eq 1 ]; } &&
@@ -133,7 +138,7 @@ fetch() {
 train() { # once; its exit code
     local command watcher="" code=0
     command="cd ~/jaxdl && exec ~/jaxdl-venv/bin/python -m experiments.train $(quoted "--workdir=$workdir" "${arguments[@]}")"
-    if $spot && ! $dry_run && ((fetch_every > 0)); then
+    if $spot && ! $dry_run && [[ "$workdir" != gs://* ]] && ((fetch_every > 0)); then
         (while sleep "$fetch_every"; do fetch || true; done) >/dev/null 2>&1 &
         watcher=$!
     fi
@@ -237,8 +242,10 @@ for argument in "${arguments[@]}"; do
     esac
 done
 workdir="${workdir:-runs/$name}"
-[[ "$workdir" != /* && "$workdir" != *..* ]] || wrong "--workdir must lie below the code's folder, not '$workdir'"
-results="${results:-$workdir}"
+[[ "$workdir" == gs://*/* || ("$workdir" != /* && "$workdir" != *..* && "$workdir" != *://*) ]] ||
+    wrong "--workdir must lie below the code's folder or be gs://BUCKET/FOLDER, not '$workdir'"
+workdir="${workdir%/}"
+if [[ "$workdir" == gs://* ]]; then results="${results:-runs/${workdir##*/}}"; else results="${results:-$workdir}"; fi
 results="${results%/}"
 where=(--zone="$zone")
 if [[ -n "$project" ]]; then where+=(--project="$project"); fi

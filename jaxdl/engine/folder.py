@@ -37,7 +37,9 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike):
         if "://" in str(path):
-            raise UserError(f"{path} is no folder of this machine: train in a local --workdir and copy it there")
+            raise UserError(
+                f"{path} is no folder of this machine: train in a local --workdir, or in gs://BUCKET/FOLDER (binaries and jaxdl.fit)"
+            )
         self.path = pathlib.Path(path)
         self._lock: int | None = None
         self._make()

@@ -126,7 +126,7 @@ def write_report(
     Raises:
       ValueError: a figure's name is used twice or is no file name, or a table's row is not as long as its header.
     """
-    folder = _path(folder)
+    folder = Path(folder)
     shown = [section for section in sections if section.items or section.text]
     _check(shown)
     (folder / "plots").mkdir(parents=True, exist_ok=True)
@@ -322,14 +322,6 @@ def _table(table: Table) -> str:
         f"<thead>{head}</thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
         f"{caption}</div>\n"
     )
-
-
-def _path(folder: str | os.PathLike) -> Path:
-    if "://" in os.fspath(folder):  # a bucket
-        from etils import epath
-
-        return epath.Path(folder)
-    return Path(folder)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -45,6 +45,7 @@ case "$*" in
     for w in "${workers[@]}"; do
         case "$5" in *:*) cp "$STAND/tpu/$w/${5#*:}" "$6" ;; *) cp "$5" "$STAND/tpu/$w/${6#*:}" ;; esac || exit 1
     done ;;
+"storage rsync"*) cp -r "$STAND/bucket/${5#gs://bucket/}/." "$6" ;;
 *"tpu-vm ssh"*)
     for w in "${workers[@]}"; do (cd "$STAND/tpu/$w" && HOME="$PWD" bash -c "$command") || exit $?; done ;;
 esac
@@ -206,6 +207,25 @@ def test_a_spot_run_is_copied_while_it_trains(stand):
     assert done.returncode == 0, done.stderr  # the training ended because the copy arrived
 
 
+def test_a_run_in_a_bucket_needs_no_copies_until_the_end(stand):
+    stand.write("codes", "255\n0\n")
+    stand.write("states", "PREEMPTED\n")
+    folder = stand.root / "bucket" / "my runs" / "one"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("row\n")
+    address = "--workdir=gs://bucket/my runs/one"
+    done = stand.script("tpu_vm.sh", "all", "--zone=z", "--spot", f"{address}/", "--", *HARD)
+    assert done.returncode == 0, done.stderr
+    made_twice = ["create", "scp", "ssh", "ssh", "describe", "delete", "create", "scp", "ssh", "ssh"]
+    assert [call[4] if call[1] == "compute" else call[1] for call in stand.calls("gcloud")] == [
+        *made_twice,
+        "storage",
+        "delete",
+    ]
+    assert stand.words("python.1") == ["-m", "experiments.train", address, *HARD]
+    assert (stand.root / "runs" / "one" / "metrics.jsonl").read_text() == "row\n"
+
+
 def test_a_dry_run_shows_commands_and_runs_none(stand):
     done = stand.script("tpu_vm.sh", "all", "--zone=z", "--spot", "--queued", "--dry_run", "--", *HARD)
     assert done.returncode == 0, done.stderr
@@ -228,6 +248,8 @@ def test_a_dry_run_shows_commands_and_runs_none(stand):
         (["create", "--zone=z", "--recipe=lenet5"], 2, "flags of experiments.train come after --"),
         (["run", "--zone=z", "--", "--workdir=x"], 2, "give --workdir before the --"),
         (["run", "--zone=z", "--workdir=../x"], 2, "must lie below"),
+        (["run", "--zone=z", "--workdir=gs://bucket"], 2, "or be gs://BUCKET/FOLDER"),
+        (["run", "--zone=z", "--workdir=s3://bucket/x"], 2, "or be gs://BUCKET/FOLDER"),
         (["fetch", "--zone=z"], 1, "could not be fetched from jaxdl"),
     ],
 )

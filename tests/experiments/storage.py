@@ -1,0 +1,162 @@
+"""A stand-in for Google Cloud Storage on this machine: what the client library asks for, with generations and conditions."""
+
+import base64
+import contextlib
+import datetime
+import hashlib
+import http.server
+import itertools
+import json
+import threading
+import urllib.parse
+from dataclasses import dataclass, field
+
+BUCKET = "bucket"
+
+
+@dataclass
+class Object:
+    """A version of an object."""
+
+    content: bytes
+    generation: int
+    kind: str
+    updated: datetime.datetime
+
+
+@dataclass
+class Storage:
+    """Objects of one bucket by name, and what went wrong on purpose.
+
+    Attributes:
+      refuse: whether a request (method, name) gets 403.
+      log: (method, name) of each write that was done.
+    """
+
+    objects: dict[str, Object] = field(default_factory=dict)
+    refuse: object = lambda method, name: False
+    log: list = field(default_factory=list)
+    url: str = ""
+
+    def __post_init__(self):
+        self.lock, self.numbers = threading.Lock(), itertools.count(1000)
+
+    def put(self, name, content, kind="", generation=None):
+        """Writes an object where the condition holds; (HTTP code, description)."""
+        with self.lock:
+            there = self.objects.get(name)
+            if generation is not None and generation != (there.generation if there else 0):
+                return 412, {}
+            self.log.append(("POST", name))
+            now = datetime.datetime.now(datetime.UTC)
+            self.objects[name] = Object(content, next(self.numbers), kind, now)
+            return 200, self.described(name)
+
+    def described(self, name):
+        """An object's resource in the JSON API."""
+        each = self.objects[name]
+        return {
+            "kind": "storage#object",
+            "name": name,
+            "bucket": BUCKET,
+            "generation": str(each.generation),
+            "size": str(len(each.content)),
+            "contentType": each.kind,
+            "updated": each.updated.isoformat().replace("+00:00", "Z"),
+            "md5Hash": base64.b64encode(hashlib.md5(each.content).digest()).decode(),
+        }
+
+    def files(self, folder):
+        """Name -> content below a folder."""
+        return {
+            name.removeprefix(f"{folder}/"): each.content
+            for name, each in sorted(self.objects.items())
+            if name.startswith(f"{folder}/")
+        }
+
+
+@contextlib.contextmanager
+def served():
+    """A Storage that is reachable at its `url` (for $STORAGE_EMULATOR_HOST)."""
+    storage = Storage()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            name, query = self.parsed()
+            if name is None:
+                self.answer(200, {"kind": "storage#bucket", "name": BUCKET, "location": "EU"})
+            elif name == "":
+                found = [storage.described(each) for each in storage.objects if each.startswith(query["prefix"])]
+                self.answer(200, {"kind": "storage#objects", "items": found})
+            elif name not in storage.objects:
+                self.answer(404, {})
+            elif query.get("ifGenerationMatch", "") not in ("", str(storage.objects[name].generation)):
+                self.answer(412, {})
+            elif query.get("alt") == "media":
+                self.answer(200, storage.objects[name].content)
+            else:
+                self.answer(200, storage.described(name))
+
+        def do_POST(self):
+            _, query = self.parsed()
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            assert query["uploadType"] == "multipart", query
+            boundary = self.headers["Content-Type"].split("boundary=")[1].strip('"').encode()
+            _, facts, part, _ = body.split(b"--" + boundary)
+            name = json.loads(facts.partition(b"\r\n\r\n")[2])["name"]
+            if storage.refuse("POST", name):
+                return self.answer(403, {})
+            wanted = query.get("ifGenerationMatch")
+            head, _, content = part.partition(b"\r\n\r\n")
+            kind = head.decode().partition(":")[2].strip()
+            content = content.removesuffix(b"\r\n")
+            return self.answer(*storage.put(name, content, kind, None if wanted is None else int(wanted)))
+
+        def do_DELETE(self):
+            name, query = self.parsed()
+            if storage.refuse("DELETE", name):
+                return self.answer(403, {})
+            with storage.lock:
+                there = storage.objects.get(name)
+                if there is None:
+                    return self.answer(404, {})
+                if query.get("ifGenerationMatch", "") not in ("", str(there.generation)):
+                    return self.answer(412, {})
+                storage.log.append(("DELETE", name))
+                del storage.objects[name]
+            return self.answer(204, b"")
+
+        def parsed(self):
+            """The object's name, "" for the bucket's list, None for the bucket, and the query."""
+            split = urllib.parse.urlsplit(self.path)
+            query = dict(urllib.parse.parse_qsl(split.query))
+            words = split.path.partition("/b/")[2].split("/", 2)
+            if words[0] != BUCKET:
+                return "?", query
+            if len(words) == 1:
+                return None, query
+            return urllib.parse.unquote(words[2]) if len(words) > 2 else "", query
+
+        def answer(self, code, content):
+            body = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(code)
+            kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = http.server.ThreadingHTTPServer(("localhost", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    storage.url = f"http://localhost:{server.server_port}"
+    try:
+        yield storage
+    finally:
+        server.shutdown()
+        server.server_close()
