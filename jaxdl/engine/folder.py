@@ -38,7 +38,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike):
         if "://" in str(path):
             raise UserError(
-                f"{path} is no folder of this machine: train in a local --workdir, or in gs://BUCKET/FOLDER (binaries and jaxdl.fit)"
+                f"{path} is no folder of this machine: train in a local --workdir, or in gs://BUCKET/FOLDER"
             )
         self.path = pathlib.Path(path)
         self._lock: int | None = None
