@@ -272,4 +272,4 @@ def write_samples(images: np.ndarray, request: Any) -> None:
     sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST).save(
         request.folder / "samples.png"
     )
-    request.emit(f"{len(images)} samples: {request.folder / 'samples.png'}, {request.folder / 'samples.npy'}\n")
+    request.emit(f"{len(images)} samples: samples.png, samples.npy\n")

@@ -16,16 +16,13 @@ from jaxdl.engine.folder import Taken
 from jaxdl.errors import UserError
 
 SCHEME = "gs://"
-LEASE = ".lease"
+LEASE, CLOCK = ".lease", ".clock"
 # a lease that nobody has renewed for so long is its dead holder's
 LEASE_SECONDS, RENEW_SECONDS = 180.0, 30.0
 # of an upload of more than 8 MB: what goes out in one request must get through before the client library gives up
 _CHUNK = 32 << 20
-
-
-def is_address(workdir: str) -> bool:
-    """Whether a run folder lies in a bucket."""
-    return str(workdir).startswith(SCHEME)
+# seconds for which a request is tried again
+_PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -48,14 +45,21 @@ class Bucket:
     def __init__(self, address: str):
         self.address = address.rstrip("/")
         name, _, self.folder = self.address.removeprefix(SCHEME).partition("/")
-        if not name or not self.folder or "" in self.folder.split("/"):
+        if not name or {"", ".", ".."} & set(self.folder.split("/")):
             raise UserError(f"{address} names no folder in a bucket: expected gs://BUCKET/FOLDER")
         try:
             from google.cloud import storage
         except ImportError:
             raise UserError(f"{address} needs google-cloud-storage: pip install -e '.[gcs]'") from None
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        # a project is of no use for objects, and without one the library would ask for it; its own patience is two minutes
+        self._retry = DEFAULT_RETRY.with_timeout(_PATIENCE)
         with self.explained():
-            self._bucket = storage.Client().bucket(name)
+            try:
+                self._bucket = storage.Client(project="none").bucket(name)
+            except ValueError as error:
+                raise UserError(f"{address} names no bucket ({error})") from error
 
     @property
     def title(self) -> str:
@@ -86,7 +90,7 @@ class Bucket:
         """Name -> version and size of each object that can be a file below a folder."""
         prefix = f"{self.folder}/"
         with self.explained():
-            found = list(self._bucket.client.list_blobs(self._bucket, prefix=prefix))
+            found = list(self._bucket.client.list_blobs(self._bucket, prefix=prefix, retry=self._retry))
         names = {blob.name.removeprefix(prefix): Stored(int(blob.generation), int(blob.size)) for blob in found}
         return {name: stored for name, stored in names.items() if not {"", ".", ".."} & set(name.split("/"))}
 
@@ -107,7 +111,7 @@ class Bucket:
         blob.chunk_size = _CHUNK
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         with self.explained():
-            blob.upload_from_string(content, content_type=kind, if_generation_match=generation)
+            blob.upload_from_string(content, content_type=kind, if_generation_match=generation, retry=self._retry)
         return int(blob.generation)
 
     def download(self, name: str, generation: int, path: pathlib.Path) -> bool:
@@ -117,7 +121,7 @@ class Bucket:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self.explained():
             try:
-                self._blob(name).download_to_filename(str(path), if_generation_match=generation)
+                self._blob(name).download_to_filename(str(path), if_generation_match=generation, retry=self._retry)
             except (exceptions.NotFound, exceptions.PreconditionFailed):
                 return False
         return True
@@ -127,7 +131,7 @@ class Bucket:
         from google.api_core import exceptions
 
         with self.explained(), contextlib.suppress(exceptions.NotFound, exceptions.PreconditionFailed):
-            self._blob(name).delete(if_generation_match=generation)
+            self._blob(name).delete(if_generation_match=generation, retry=self._retry)
 
     def read(self, name: str) -> tuple[bytes, int, datetime.datetime] | None:
         """An object's bytes, generation and time of writing; None if it is not there."""
@@ -136,14 +140,27 @@ class Bucket:
         blob = self._blob(name)
         with self.explained():
             try:
-                blob.reload()
+                blob.reload(retry=self._retry)
                 generation, written = int(blob.generation), blob.updated
-                content = blob.download_as_bytes(if_generation_match=generation)
+                content = blob.download_as_bytes(if_generation_match=generation, retry=self._retry)
             except exceptions.NotFound:
                 return None
             except exceptions.PreconditionFailed:  # written anew in between
                 return self.read(name)
         return content, generation, written
+
+    def generation(self, name: str) -> int:
+        """The version of an object that is there, 0 for none."""
+        found = self.read(name)
+        return found[1] if found else 0
+
+    def now(self) -> datetime.datetime:
+        """The time of the storage's own clock, which is the one that objects are dated by."""
+        blob = self._blob(CLOCK)
+        with self.explained():
+            blob.upload_from_string(b"", retry=self._retry)
+        self.delete(CLOCK)
+        return blob.updated
 
     def _blob(self, name: str) -> Any:
         return self._bucket.blob(f"{self.folder}/{name}")
@@ -162,7 +179,7 @@ class Lease:
 
     def __init__(self, bucket: Bucket, owner: str):
         self.bucket, self.owner, self.generation = bucket, owner, 0
-        self.lost = False
+        self.lost, self._lock = False, threading.Lock()
 
     def take(self, say: Callable[[str], None]) -> None:
         """Waits until a dead holder's lease has ended.
@@ -174,42 +191,53 @@ class Lease:
 
         seen: int | None = None
         while True:
-            found = self.bucket.read(LEASE)
-            content, held, written = found if found else (b"{}", 0, datetime.datetime.min)
-            holder = _read(content)
-            left = 0.0
-            if found and holder.get("owner") != self.owner:
-                left = LEASE_SECONDS - (datetime.datetime.now(datetime.UTC) - written).total_seconds()
+            held, holder, left = self._held()
             if left <= 0:
                 with contextlib.suppress(PreconditionFailed):  # somebody else was faster
                     self.generation = self.bucket.upload(LEASE, self._content(), held)
                     return
             elif seen is None:
-                say(
-                    f"{self.bucket.address} is held by {holder.get('who', 'another process')}: waiting for a sign of life"
-                )
+                say(f"{self.bucket.address} is held by {holder}: waiting for a sign of life")
             elif held != seen:
-                raise Taken(
-                    f"{holder.get('who', 'another process')} is working in {self.bucket.address}: wait for it, or choose "
-                    "another --workdir"
-                )
+                raise Taken(f"{holder} is working in {self.bucket.address}: wait for it, or choose another --workdir")
             seen = held if seen is None else seen
             time.sleep(min(max(left, 1.0), RENEW_SECONDS / 6))
 
     def renew(self) -> bool:
-        """Writes it anew; False if another process has taken it."""
+        """Writes it anew; False if another process has taken it.
+
+        Raises:
+          UserError: the bucket cannot be reached.
+        """
         from google.api_core.exceptions import PreconditionFailed
 
-        try:
-            self.generation = self.bucket.upload(LEASE, self._content(), self.generation)
-        except PreconditionFailed:
-            self.lost = True
-        return not self.lost
+        with self._lock:
+            while not self.lost:
+                try:
+                    self.generation = self.bucket.upload(LEASE, self._content(), self.generation)
+                    return True
+                except PreconditionFailed:
+                    found = self.bucket.read(LEASE)
+                    if found and _read(found[0]).get("owner") == self.owner:
+                        self.generation = found[1]  # an earlier request arrived, its answer did not
+                    else:
+                        self.lost = True
+            return False
 
     def release(self) -> None:
         """Gives it back."""
-        if not self.lost:
-            self.bucket.delete(LEASE, self.generation)
+        found = self.bucket.read(LEASE)
+        if found and _read(found[0]).get("owner") == self.owner:
+            self.bucket.delete(LEASE, found[1])
+
+    def _held(self) -> tuple[int, str, float]:
+        """Generation of the lease that is there, who holds it, and how many seconds it lives on without a renewal."""
+        found = self.bucket.read(LEASE)
+        holder = _read(found[0]) if found else {}
+        if found is None or holder.get("owner") == self.owner:
+            return found[1] if found else 0, "", 0.0
+        left = LEASE_SECONDS - (self.bucket.now() - found[2]).total_seconds()
+        return found[1], str(holder.get("who", "another process")), left
 
     def _content(self) -> bytes:
         return json.dumps({"owner": self.owner, "who": f"process {os.getpid()} on {socket.gethostname()}"}).encode()
@@ -242,4 +270,7 @@ def _read(content: bytes) -> dict:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    details = getattr(error, "errors", None) or [{}]
+    said = details[0].get("message") if isinstance(details[0], dict) else None
+    text = said or (f"HTTP {error.code:d}" if hasattr(error, "code") else str(error))
+    return next(iter(text.splitlines()), type(error).__name__)[:200]

@@ -184,7 +184,7 @@ def _call(main: Callable[[Arguments], int | None], binary: Binary, arguments: Ar
     address = getattr(arguments.flags, "workdir", "")
     if binary.trains or not address.startswith("gs://"):
         return main(arguments)
-    from experiments.mirror import borrowed
+    from experiments.workdirs import borrowed
 
     with borrowed(address) as arguments.flags.workdir:
         return main(dataclasses.replace(arguments, address=address.rstrip("/")))

@@ -120,7 +120,7 @@ def write_samples(samples: np.ndarray, request: Any, draw_figure: Callable[[np.n
     np.save(request.folder / "samples.npy", samples)
     with matplotlib.rc_context(RC):
         draw_figure(samples).savefig(request.folder / "samples.png", dpi=DPI)
-    request.emit(f"{len(samples)} samples: {request.folder / 'samples.png'} and {request.folder / 'samples.npy'}\n")
+    request.emit(f"{len(samples)} samples: samples.png, samples.npy\n")
 
 
 def _collected(task: Adversarial, state: Any, arrays: dict[str, np.ndarray], describe: Callable | None) -> dict:

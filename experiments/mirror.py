@@ -1,47 +1,45 @@
-"""Run folders in a bucket: `--workdir=gs://BUCKET/FOLDER`. Binaries work in a copy on this machine's disk.
+"""A local copy of a run folder in a bucket, and how the two are made equal.
 
-A bucket has no appending, renaming or locks, which run folders need. So a run in a bucket is trained in a local copy that
-is uploaded in the background: what lies in the bucket can be resumed from at any moment, on any machine. Its checkpoints
-become visible with their last file, the rows of metrics.jsonl that they count are there before them, and records after.
+What lies in the bucket can be resumed from at any moment, on any machine: a checkpoint becomes visible with its last file,
+its run's configuration and the rows of metrics.jsonl that it counts are there before it, and records after it.
 """
 
 import contextlib
-import errno
-import fcntl
 import hashlib
-import itertools
 import json
 import os
 import pathlib
 import re
 import shutil
-import signal
-import sys
-import tempfile
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from experiments.bucket import LEASE, RENEW_SECONDS, Bucket, Lease, Repeated, Stored
-from jaxdl.data.cache import cache_dir
-from jaxdl.engine.folder import Taken
+from experiments.bucket import LEASE, Bucket, Stored
 from jaxdl.errors import UserError
 
-PUSH_SECONDS = 30.0
-ROWS, MARKER = "metrics.jsonl", "_CHECKPOINT_METADATA"
+ROWS, CONFIG, MARKER = "metrics.jsonl", "config.json", "_CHECKPOINT_METADATA"
 _CHECKPOINT = re.compile(r"((?:.*/)?checkpoints/\d+)/(.+)")
-_UNFINISHED = re.compile(r"(^|/)\.|\.orbax-checkpoint-tmp|checkpoints/[^/]*[^/\d][^/]*(/|$)")
+# locks, files that are being written, and checkpoints that are not finished or set aside
+_PRIVATE = re.compile(r"(^|/)\.|\.orbax-checkpoint-tmp|(^|/)checkpoints/[^/]*[^/\d][^/]*(/|$)")
+# what readers of a run add to it
+_ADDED = re.compile(r"(^|/)(evaluation\.json$|samples/|export/)")
 _ATTEMPTS, _THREADS = 5, 8
+
+
+class Lost(UserError):
+    """Another process trains in the bucket now."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file as it was when it was equal to an object: the object's generation, the file's bytes and time in ns."""
+    """A file as it was when it was equal to an object: the object's generation, the file's bytes, time in ns and md5."""
 
     generation: int
     size: int
     time: int
+    md5: str
 
 
 class Mirror:
@@ -51,107 +49,203 @@ class Mirror:
       bucket: the address.
       place: the folder.
       state: a file that outlives this process and says what is equal; None: nothing is known, and nothing is kept.
+      holds: asked before something that another process wrote is replaced: whether this one may write there.
+      overwrites: whether a new config.json is that of a run that takes an older one's place.
     """
 
-    def __init__(self, bucket: Bucket, place: pathlib.Path, state: pathlib.Path | None = None):
+    def __init__(
+        self,
+        bucket: Bucket,
+        place: pathlib.Path,
+        state: pathlib.Path | None = None,
+        holds: Callable[[], bool] = lambda: True,
+        overwrites: bool = False,
+    ):
         self.bucket, self.place, self._state = bucket, place, state
+        self._holds, self._overwrites = holds, overwrites
         self.known: dict[str, Entry] = {}
+        self._lock = threading.Lock()
         with contextlib.suppress(OSError, ValueError, TypeError):
             if state is not None:
                 self.known = {name: Entry(**found) for name, found in json.loads(state.read_text()).items()}
 
-    def pull(self) -> None:
+    # --- from the bucket ----------------------------------------------------------------------------------------------
+
+    def pull(self) -> pathlib.Path | None:
         """Makes the folder what the bucket holds.
 
-        Where nobody has changed the bucket since the last upload from here the folder stays: it is as new or newer.
+        Where nobody has trained in the bucket since the last upload from here, the folder is as new or newer: only what is
+        missing in it comes. Otherwise the bucket wins.
+
+        Returns:
+          where the folder was moved to if it held what was never uploaded and the bucket won; else None.
 
         Raises:
           UserError: the bucket cannot be read, or it changes all the time.
         """
         self.place.mkdir(parents=True, exist_ok=True)
-        if not self._files():
-            self.known = {}  # somebody removed the copy: that is no reason to remove the original
+        listed = self._listed()
+        ours = self._is_ours(listed)
+        aside = None if ours else self._set_aside()
         for _ in range(_ATTEMPTS):
-            remote = whole(self.bucket.listing())
-            if {name: found.generation for name, found in remote.items()} == {
-                name: entry.generation for name, entry in self.known.items()
-            }:
-                return
-            if self._download(remote):
-                return
+            wanted = self._missing(listed) if ours else whole(listed)
+            if self._download(wanted):
+                for name in [] if ours else self._files().keys() - wanted.keys():
+                    (self.place / name).unlink()
+                    self.known.pop(name, None)
+                self._keep()
+                return aside
+            listed = self._listed()
         raise UserError(f"{self.bucket.address} changes while it is read: try again when less is written there")
 
-    def _download(self, remote: dict[str, Stored]) -> bool:
-        here = self._files()
-        for name in here.keys() - remote.keys():
-            (self.place / name).unlink(missing_ok=True)
-        wanted = {}
-        for name, found in remote.items():
+    def _listed(self) -> dict[str, Stored]:
+        return {name: found for name, found in self.bucket.listing().items() if not _PRIVATE.search(name)}
+
+    def _is_ours(self, remote: dict[str, Stored]) -> bool:
+        """Whether the bucket holds of a run's own files what was uploaded from here, and nothing else."""
+        trained = {name: found.generation for name, found in remote.items() if not _ADDED.search(name)}
+        known = {name: entry.generation for name, entry in self.known.items() if not _ADDED.search(name)}
+        return trained == known and bool(self._files())
+
+    def _missing(self, remote: dict[str, Stored]) -> dict[str, Stored]:
+        """What somebody removed from the copy, or added in the bucket; nothing of a run that was overwritten here."""
+        here, found = self._files(), {}
+        for name, stored in whole(remote).items():
             entry = self.known.get(name)
-            if entry is None or entry.generation != found.generation or here.get(name) != (entry.size, entry.time):
-                wanted[name] = found
+            newer = entry is None or entry.generation != stored.generation
+            if name in here and not (newer and _ADDED.search(name)):
+                continue
+            config = next((each for each in _configs_above(name) if each in self.known), None)
+            if config is None or config not in here or self._md5(config) == self.known[config].md5:
+                found[name] = stored
+        return found
 
-        def download(item: tuple[str, Stored]) -> bool:
-            return self.bucket.download(item[0], item[1].generation, self.place / item[0])
-
-        if not all(_each(download, wanted.items())):
-            return False
+    def _set_aside(self) -> pathlib.Path | None:
         here = self._files()
-        self.known = {name: Entry(found.generation, *here[name]) for name, found in remote.items()}
-        self._keep()
-        return True
+        unsent = [name for name, found in here.items() if self._is_new(name, found)]
+        self.known = {name: entry for name, entry in self.known.items() if name in here and name not in unsent}
+        if self._state is None or not any(map(_CHECKPOINT.fullmatch, unsent)):
+            return None
+        aside = self.place.with_name(f"{self.place.name}.before")
+        shutil.rmtree(aside, ignore_errors=True)
+        self.place.rename(aside)
+        self.place.mkdir()
+        self.known = {}
+        return aside
+
+    def _download(self, remote: dict[str, Stored]) -> bool:
+        """Brings files; False if one of them was replaced or removed in the bucket meanwhile."""
+
+        def download(name: str) -> bool:
+            generation, here = remote[name].generation, self.place / name
+            entry = self.known.get(name)
+            if entry is not None and entry.generation == generation and here.exists():
+                return True
+            here.parent.mkdir(parents=True, exist_ok=True)
+            part = here.with_name(f".{here.name}.part")
+            try:
+                if not self.bucket.download(name, generation, part):
+                    return False
+                part.replace(here)
+            finally:
+                part.unlink(missing_ok=True)
+            self._equal(name, Entry(generation, *self._stat(here), self._md5(name)))
+            return True
+
+        return all(_each(download, remote))
+
+    # --- to the bucket ------------------------------------------------------------------------------------------------
 
     def push(self) -> list[str]:
         """Uploads what has changed and removes what is gone from here; the names of what was uploaded.
 
         Raises:
+          Lost: another process trains there now.
           UserError: the bucket cannot be written.
         """
         here = self._files()
+        if self._overwrites:
+            self._purge(here)
         changed = [name for name, found in here.items() if self._is_new(name, found)]
-        parts = {name: match for name in changed if (match := _CHECKPOINT.fullmatch(name))}
-        rows = [name for name in changed if name.rsplit("/", 1)[-1] == ROWS]
-        pieces = [name for name in parts if not _is_marker(name)]
-        done = self._upload(rows, here) + self._upload(pieces, here)
-        missing = {parts[name][1] for name in pieces if name not in done}
-        markers = [name for name in parts if _is_marker(name) and parts[name][1] not in missing]
-        done += self._upload(markers, here)
-        done += self._upload(sorted(set(changed) - parts.keys() - set(rows)), here)
-        gone = self.known.keys() - here.keys()
-        for names in (filter(_is_marker, gone), itertools.filterfalse(_is_marker, gone)):
-            _each(lambda name: self.bucket.delete(name, self.known[name].generation), names)
-        self.known = {name: entry for name, entry in self.known.items() if name not in gone}
-        self._keep()
+        last = {name: name.rsplit("/", 1)[-1] for name in changed}
+        parts = {name: match[1] for name in changed if (match := _CHECKPOINT.fullmatch(name))}
+        pieces = [name for name in parts if last[name] != MARKER]
+        self._hide({parts[name] for name in pieces})
+        others = [name for name in changed if name not in parts]
+        done = self._upload([name for name in others if last[name] == CONFIG], here)
+        done += self._upload([name for name in others if last[name] == ROWS], here)
+        done += self._upload(pieces, here)
+        missing = {parts[name] for name in pieces if self._is_new(name, here[name])}
+        markers = [name for name in here if name.endswith(f"/{MARKER}") and self._is_new(name, here[name])]
+        done += self._upload([name for name in markers if name.removesuffix(f"/{MARKER}") not in missing], here)
+        done += self._upload([name for name in others if last[name] not in (CONFIG, ROWS)], here)
+        self._remove(self.known.keys() - here.keys())
         return done
 
     def _is_new(self, name: str, found: tuple[int, int]) -> bool:
         entry = self.known.get(name)
         return entry is None or found != (entry.size, entry.time)
 
-    def _upload(self, names: Iterable[str], here: dict[str, tuple[int, int]]) -> list[str]:
-        """Uploads files that are still what `here` says; the names of those."""
+    def _purge(self, here: dict[str, tuple[int, int]]) -> None:
+        """Removes runs that were overwritten here before anything of the new ones comes."""
+        for name in here:
+            if name.rsplit("/", 1)[-1] == CONFIG and name in self.known and self._is_new(name, here[name]):
+                folder = name.removesuffix(CONFIG)
+                self._remove([each for each in self.known if each.startswith(folder)])
 
-        def upload(name: str) -> tuple[str, int] | None:
-            path = self.place / name
+    def _hide(self, folders: set[str]) -> None:
+        """Makes checkpoints invisible whose files are about to be replaced."""
+        self._remove(f"{folder}/{MARKER}" for folder in sorted(folders) if f"{folder}/{MARKER}" in self.known)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        """Deletes objects: records, then the last files of checkpoints, then all others, configurations last."""
+        stages: list[list[str]] = [[], [], [], []]
+        for name in names:
+            last = name.rsplit("/", 1)[-1]
+            stages[{"record.json": 0, MARKER: 1, CONFIG: 3}.get(last, 2)].append(name)
+        for stage in stages:
+            _each(self._delete, stage)
+
+    def _delete(self, name: str) -> None:
+        self.bucket.delete(name, self.known[name].generation)
+        self._equal(name, None)
+
+    def _upload(self, names: Iterable[str], here: dict[str, tuple[int, int]]) -> list[str]:
+        """Uploads files that are still what `here` says; the names of those that were."""
+
+        def upload(name: str) -> str | None:
             try:
-                content = path.read_bytes()
-                same = self._stat(path) == here[name]
+                content = (self.place / name).read_bytes()
+                same = self._stat(self.place / name) == here[name]
             except FileNotFoundError:
                 return None
             if name.rsplit("/", 1)[-1] == ROWS:
                 content = content[: content.rfind(b"\n") + 1]  # later rows do no harm, half a row would
             elif not same:
                 return None  # a record may tell of a checkpoint that is not uploaded yet
-            return name, self.bucket.upload(name, content)
+            md5, entry = hashlib.md5(content, usedforsecurity=False).hexdigest(), self.known.get(name)
+            if entry is not None and entry.md5 == md5:
+                generation, sent = entry.generation, None
+            else:
+                generation, sent = self._write(name, content, entry.generation if entry else 0), name
+            self._equal(name, Entry(generation, *here[name], md5))
+            return sent
 
-        done = []
-        for found in _each(upload, names):
-            if found is not None:
-                name, generation = found
-                self.known[name] = Entry(generation, *here[name])
-                self._keep()
-                done.append(name)
-        return done
+        return [name for name in _each(upload, names) if name is not None]
+
+    def _write(self, name: str, content: bytes, generation: int) -> int:
+        from google.api_core.exceptions import PreconditionFailed
+
+        for _ in range(_ATTEMPTS):
+            try:
+                return self.bucket.upload(name, content, generation)
+            except PreconditionFailed:  # by another process, or by this one's request whose answer was lost
+                if not self._holds():
+                    raise Lost(f"another process trains in {self.bucket.address} now") from None
+                generation = self.bucket.generation(name)
+        raise UserError(f"{self.bucket.address}/{name} is replaced by others all the time")
+
+    # --- files --------------------------------------------------------------------------------------------------------
 
     def _files(self) -> dict[str, tuple[int, int]]:
         """Name -> (bytes, time) of each finished file."""
@@ -161,14 +255,25 @@ class Mirror:
                 path = pathlib.Path(folder, each)
                 name = path.relative_to(self.place).as_posix()
                 with contextlib.suppress(FileNotFoundError):
-                    if not _UNFINISHED.search(name):
+                    if not _PRIVATE.search(name):
                         found[name] = self._stat(path)
         return dict(sorted(found.items()))
+
+    def _md5(self, name: str) -> str:
+        with open(self.place / name, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
     @staticmethod
     def _stat(path: pathlib.Path) -> tuple[int, int]:
         found = path.stat()
         return found.st_size, found.st_mtime_ns
+
+    def _equal(self, name: str, entry: Entry | None) -> None:
+        with self._lock:
+            self.known.pop(name, None)
+            if entry is not None:
+                self.known[name] = entry
+            self._keep()
 
     def _keep(self) -> None:
         if self._state is not None:
@@ -177,12 +282,8 @@ class Mirror:
             temporary.replace(self._state)
 
 
-def _is_marker(name: str) -> bool:
-    return name.endswith(f"/{MARKER}")
-
-
 def whole(remote: dict[str, Stored]) -> dict[str, Stored]:
-    """A listing without the lease and without checkpoints whose upload has not ended."""
+    """A listing without checkpoints whose upload has not ended."""
     found = {}
     for name, stored in remote.items():
         part = _CHECKPOINT.fullmatch(name)
@@ -191,149 +292,15 @@ def whole(remote: dict[str, Stored]) -> dict[str, Stored]:
     return found
 
 
-@contextlib.contextmanager
-def borrowed(address: str) -> Iterator[str]:
-    """A copy of a run for a command that reads it; what the command adds or replaces there is uploaded afterwards.
-
-    Yields:
-      the copy's folder, which is removed at the end.
-
-    Raises:
-      UserError: the bucket cannot be used, or nothing is there.
-    """
-    bucket = Bucket(address)
-    with tempfile.TemporaryDirectory(prefix="jaxdl-") as folder:
-        mirror = Mirror(bucket, pathlib.Path(folder, bucket.title))
-        with _room_for(mirror.place):
-            mirror.pull()
-        try:
-            yield str(mirror.place)
-        except UserError as error:
-            raise type(error)(str(error).replace(str(mirror.place), bucket.address)) from error
-        if sent := mirror.push():
-            _say(f"uploaded to {bucket.address}: {', '.join(sent[:5])}{' ...' if len(sent) > 5 else ''}")
-
-
-@contextlib.contextmanager
-def claimed(address: str) -> Iterator[str]:
-    """A copy of a run for a command that trains it, uploaded every half minute and at the end.
-
-    The copy stays on this machine; a command that finds the bucket as it was left goes on from there.
-
-    Yields:
-      the copy's folder.
-
-    Raises:
-      Taken: another process is training there.
-      UserError: the bucket cannot be used; or, at the end, something was not uploaded: it says where it lies.
-    """
-    bucket = Bucket(address)
-    home = cache_dir() / "buckets" / f"{bucket.title}-{hashlib.sha256(bucket.address.encode()).hexdigest()[:12]}"
-    place = home / bucket.title
-    with _alone(home, bucket.address) as owner:
-        lease = Lease(bucket, owner)
-        lease.take(_say)
-        mirror = Mirror(bucket, place, home / "equal.json")
-        threads = [Repeated(_renewing(lease), RENEW_SECONDS), Repeated(_pushing(mirror, lease), PUSH_SECONDS)]
-        threads[0].start()
-        try:
-            with _room_for(place):
-                mirror.pull()
-            threads[1].start()
-            yield str(place)
-        finally:
-            for thread in threads:
-                if thread.is_alive():
-                    thread.stop()
-            _conclude(mirror, lease)
-
-
-def _conclude(mirror: Mirror, lease: Lease) -> None:
-    address = mirror.bucket.address
-    if lease.lost:
-        raise UserError(f"another process has taken {address} over: what this one did last is kept in {mirror.place}")
-    try:
-        sent = mirror.push()
-        lease.release()
-    except UserError as error:
-        raise UserError(f"{error}; the run is kept in {mirror.place}: the same command uploads it") from error
-    if sent:
-        _say(f"uploaded to {address}")
-
-
-def _renewing(lease: Lease) -> Callable[[], bool]:
-    def renew() -> bool:
-        try:
-            if lease.renew():
-                return True
-        except UserError:
-            return True  # the next one, or the next upload, may get through
-        os.kill(os.getpid(), signal.SIGTERM)  # the engine saves and ends
-        return False
-
-    return renew
-
-
-def _pushing(mirror: Mirror, lease: Lease) -> Callable[[], bool]:
-    told: set[str] = set()
-
-    def push() -> bool:
-        if lease.lost:
-            return False
-        try:
-            mirror.push()
-            told.clear()
-        except UserError as error:
-            if not told:
-                _say(f"{error}: trying again every {PUSH_SECONDS:.0f} s")
-            told.add(str(error))
-        return True
-
-    return push
-
-
-@contextlib.contextmanager
-def _alone(home: pathlib.Path, address: str) -> Iterator[str]:
-    """Holds the lock of a copy's folder; the folder's identifier."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        file = open(home / "owner", "a+", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"cannot write to {home}, where runs of buckets are copied to: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Taken(
-                f"another process of this machine is working in {address}: wait for it, or choose another --workdir"
-            ) from error
-        file.seek(0)
-        owner = file.read()
-        if not owner:
-            owner = uuid.uuid4().hex
-            file.write(owner)
-            file.flush()
-        yield owner
-
-
-@contextlib.contextmanager
-def _room_for(place: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        shutil.rmtree(place, ignore_errors=True)
-        raise UserError(f"the disk is full: the run was not copied to {place}; free some space") from error
+def _configs_above(name: str) -> list[str]:
+    """Names of the config.json of the run, and of the group, that a file belongs to; nearest first."""
+    return [(folder / CONFIG).as_posix() for folder in pathlib.PurePosixPath(name).parents]
 
 
 def _each(function: Callable, values: Iterable) -> list:
+    """The results over all values; of several errors the first is raised, after all have been tried."""
     values = list(values)
     if len(values) < 2:
         return [function(value) for value in values]
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(function, values))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # what a command prints to stdout may be JSON

@@ -109,27 +109,32 @@ def open_run(workdir: str, data_dir: str = "") -> Session:
     return session
 
 
+def in_bucket(workdir: str) -> bool:
+    """Whether a run folder lies in Google Cloud Storage."""
+    return workdir.startswith("gs://")
+
+
 def folder_to_read(workdir: str) -> contextlib.AbstractContextManager[str]:
     """A run folder, or a copy of one in a bucket for as long as it is read."""
-    if not workdir.startswith("gs://"):
+    if not in_bucket(workdir):
         return contextlib.nullcontext(workdir)
-    from experiments.mirror import borrowed
+    from experiments.workdirs import borrowed
 
     return borrowed(workdir)
 
 
 @contextlib.contextmanager
-def folder_to_train(workdir: str) -> Iterator[str]:
-    """A run folder, or the copy of one in a bucket that is trained in its place; see `experiments.mirror.claimed`."""
-    if not workdir.startswith("gs://"):
+def folder_to_train(workdir: str, overwrite: bool = False) -> Iterator[str]:
+    """A run folder, or the copy of one in a bucket that is trained in its place; see `experiments.workdirs.claimed`."""
+    if not in_bucket(workdir):
         yield workdir
         return
-    from experiments.mirror import claimed
+    from experiments.workdirs import claimed
     from jaxdl.engine import processes
 
     with contextlib.ExitStack() as stack:
         with processes.together():
-            place = processes.lead(lambda: stack.enter_context(claimed(workdir)))
+            place = processes.lead(lambda: stack.enter_context(claimed(workdir, overwrite)))
         yield place
 
 
@@ -260,7 +265,7 @@ def fit(
     found = recipe_files.load(recipe)
     config = config_from_leaves(found.config, {**leaves(found.config), **overrides})
     session = open_recipe(found, config, precision, init_from)
-    with folder_to_train(workdir) as place:
+    with folder_to_train(workdir, overwrite) as place:
         options = Options(
             place,
             seed=seed,

@@ -63,10 +63,10 @@ def main(arguments: cli.Arguments) -> int:
     if flags.halving and any(axis.leaf.name == "train.steps" for axis in axes):
         raise UsageError("--halving chooses train.steps itself: take it out of --grid")
 
-    from experiments.session import folder_to_train
+    from experiments.session import folder_to_train, in_bucket
 
     place = flags.workdir or f"runs/sweep-{arguments.recipe.folder}"
-    if start[1] > 1 and place.startswith("gs://"):
+    if start[1] > 1 and in_bucket(place):
         raise UsageError("several workers need a folder of a disk that they share: --workdir=gs://... takes one")
     with folder_to_train(place) as root:
         return _sweep(arguments, axes, chosen, pathlib.Path(root), start)
@@ -90,7 +90,7 @@ def _sweep(
         with Signals() as signals:
             cells = sweep.halved(chosen, steps, start, signals) if flags.halving else sweep.all(chosen, start, signals)
     except Interrupted:
-        print(f"interrupted: the same command goes on from here ({root})", file=sys.stderr)
+        print(f"interrupted: the same command goes on from here ({arguments.flags.workdir or root})", file=sys.stderr)
         return EXIT_INTERRUPTED
     return sweep.conclude(cells)
 

@@ -61,7 +61,7 @@ def main(arguments: cli.Arguments) -> int:
     workdir = flags.workdir or f"runs/{'smoke/' if flags.smoke else ''}{arguments.recipe.folder}"
     if flags.smoke and not flags.workdir and processes.is_first():
         shutil.rmtree(workdir, ignore_errors=True)
-    with folder_to_train(workdir) as place:
+    with folder_to_train(workdir, flags.overwrite) as place:
         return _train(arguments, workdir, place)
 
 
@@ -99,7 +99,7 @@ def _train(arguments: cli.Arguments, workdir: str, place: str) -> int:
         whole = open_recipe(arguments.recipe, arguments.config, flags.precision) if flags.smoke else session
         run_checks(whole.experiment, flags.seed)
     try:
-        run = trained(session, options)
+        run = trained(session, options, workdir)
     except Interrupted:
         processes.leave()
         print(f"interrupted: the same command goes on from here ({workdir})", file=sys.stderr)
@@ -110,8 +110,13 @@ def _train(arguments: cli.Arguments, workdir: str, place: str) -> int:
     return 1 if say_diverged(run) else 0
 
 
-def trained(session: Any, options: Any) -> Any:
+def trained(session: Any, options: Any, workdir: str = "") -> Any:
     """Trains (or resumes, or finds finished) with a live line and writes the report; the `jaxdl.engine.fit.Run`.
+
+    Args:
+      session: what is trained.
+      options: how, and in which folder.
+      workdir: what people know the folder as; "": as itself.
 
     Raises:
       Interrupted: after SIGTERM or Ctrl-C, with the state saved.
@@ -129,7 +134,7 @@ def trained(session: Any, options: Any) -> Any:
     if not processes.is_first():
         return run
     if not run.fresh:
-        print(f"{options.workdir} is finished: nothing to do (--overwrite starts it anew)")
+        print(f"{workdir or options.workdir} is finished: nothing to do (--overwrite starts it anew)")
     if run.fresh or not (run.folder.path / "report.html").exists():
         write_reports(session, run)
     return run

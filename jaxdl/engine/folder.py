@@ -249,9 +249,8 @@ class RunFolder:
         strangers = [path.name for path in self.path.iterdir() if path.name != ".lock"]
         if strangers and not self.is_run():
             raise UserError(f"{self.path} is no run folder (it has no config.json): --overwrite deletes nothing there")
-        for name in FILES:
-            if name != ".lock":
-                (self.path / name).unlink(missing_ok=True)
+        # a kill in between must leave what --overwrite takes for a run, and no record of what is gone
+        (self.path / "record.json").unlink(missing_ok=True)
         for name in FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
         for seed in self.path.glob("seed*"):
@@ -260,6 +259,9 @@ class RunFolder:
                 (seed / ".lock").unlink(missing_ok=True)
                 if not any(seed.iterdir()):
                     seed.rmdir()
+        for name in reversed(FILES):  # config.json last
+            if name != ".lock":
+                (self.path / name).unlink(missing_ok=True)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], may_grow: bool) -> list[str]:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 
 import numpy as np
@@ -322,6 +323,35 @@ def test_a_kill_between_two_saves_of_one_step_loses_neither(part, whole):
 
 
 @pytest.mark.smoke
+def test_a_kill_in_the_middle_of_overwriting_leaves_what_can_be_overwritten(part, tmp_path, monkeypatch):
+    left, done = [0], []
+
+    def dying(function):
+        def call(*args, **kwargs):
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr("jaxdl.engine.folder.shutil.rmtree", dying(shutil.rmtree))
+    monkeypatch.setattr(pathlib.Path, "unlink", dying(pathlib.Path.unlink))
+    for k in range(50):
+        left[0] = 1000
+        folder = tmp_path.with_name(f"copy{k}")
+        shutil.copytree(part, folder)
+        left[0] = k
+        with contextlib.suppress(KeyboardInterrupt):
+            RunFolder(folder).clear()
+            break
+        assert (folder / "checkpoints").exists() or not (folder / "record.json").exists()
+        done.append(k)
+        left[0] = 1000
+        RunFolder(folder).clear()
+    assert len(done) > 5 and not [path for path in folder.iterdir() if path.name != ".lock"]
+
+
 def test_overwrite_deletes_only_a_runs_files(part, tmp_path_factory):
     (part / "notes.txt").write_text("mine")
     (part / "seed5").mkdir()

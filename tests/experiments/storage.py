@@ -31,11 +31,13 @@ class Storage:
     Attributes:
       refuse: whether a request (method, name) gets 403.
       log: (method, name) of each write that was done.
+      skew: seconds that its clock is ahead.
     """
 
     objects: dict[str, Object] = field(default_factory=dict)
     refuse: object = lambda method, name: False
     log: list = field(default_factory=list)
+    skew: float = 0.0
     url: str = ""
 
     def __post_init__(self):
@@ -48,7 +50,7 @@ class Storage:
             if generation is not None and generation != (there.generation if there else 0):
                 return 412, {}
             self.log.append(("POST", name))
-            now = datetime.datetime.now(datetime.UTC)
+            now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self.skew)
             self.objects[name] = Object(content, next(self.numbers), kind, now)
             return 200, self.described(name)
 

@@ -1,31 +1,25 @@
 """Run folders in buckets: what lies there can be gone on from at any moment, and is the run of a local disk."""
 
+import itertools
 import json
-import os
 import pathlib
-import re
 import shutil
-import subprocess
 import sys
-import threading
-import time
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import laws
-import storage
 
-from experiments import bucket, cli, evaluate, mirror, sweep
-from experiments.bucket import Bucket, Stored
-from experiments.mirror import Mirror, borrowed, claimed
+from experiments import mirror
+from experiments.bucket import Stored
+from experiments.mirror import Mirror
 from jaxdl.engine.executables import Executables
-from jaxdl.engine.folder import Taken
 from jaxdl.engine.watcher import Silent
-from jaxdl.errors import UserError
 
 pytest.importorskip("google.cloud.storage", reason="google-cloud-storage is not installed ([gcs] extra)")
+from google.api_core.exceptions import PreconditionFailed
 
 RUN = "gs://bucket/runs/one"
 
@@ -36,7 +30,7 @@ class Memory:
     address, title = RUN, "one"
 
     def __init__(self, objects=None):
-        self.objects, self.states = dict(objects or {}), []
+        self.objects, self.states, self.numbers = dict(objects or {}), [], itertools.count(1000)
         self.before = lambda name: None
 
     def listing(self):
@@ -44,10 +38,15 @@ class Memory:
 
     def upload(self, name, content, generation=None):
         self.before(name)
-        found = 1 + self.objects.get(name, (b"", 0))[1]
-        self.objects[name] = content, found
+        there = self.generation(name)
+        if generation not in (None, there):
+            raise PreconditionFailed("")
+        self.objects[name] = content, next(self.numbers)
         self.states.append(dict(self.objects))
-        return found
+        return self.generation(name)
+
+    def generation(self, name):
+        return self.objects.get(name, (b"", 0))[1]
 
     def download(self, name, generation, path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,21 +54,10 @@ class Memory:
         return True
 
     def delete(self, name, generation=None):
-        del self.objects[name]
-        self.states.append(dict(self.objects))
-
-
-@pytest.fixture
-def cloud(monkeypatch, tmp_path):
-    """Storage that the client library reaches, and no copies on this machine yet."""
-    with storage.served() as found:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", found.url)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
-        yield found
-
-
-def another_machine(monkeypatch, tmp_path, name="other"):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        self.before(f"-{name}")
+        if self.generation(name) == generation:
+            del self.objects[name]
+            self.states.append(dict(self.objects))
 
 
 def files(folder):
@@ -80,17 +68,22 @@ def files(folder):
     }
 
 
-def test_what_a_cut_upload_leaves_behind_is_gone_on_from_to_the_same_end(tmp_path):
+@pytest.mark.parametrize("overwritten", [False, True])
+def test_what_a_cut_upload_leaves_behind_is_gone_on_from_to_the_same_end(overwritten, tmp_path):
     made = laws.session("linear_regression", steps=12)
     programs = Executables()
     remote, place = Memory(), tmp_path / "place"
-    sent = Mirror(remote, place)
+    sent = Mirror(remote, place, overwrites=overwritten)
 
     class Sending(Silent):
         def update(self, *_):
             sent.push()
 
-    laws.train(made, place, Sending(), programs)
+    if overwritten:  # by a run of another seed; both save at steps of the same names
+        laws.train(made, place, executables=programs, seed=1)
+        sent.push()
+        remote.states.clear()
+    laws.train(made, place, Sending(), programs, overwrite=overwritten)
     sent.push()
     whole = laws.result(place)
     assert {name: content for name, (content, _) in remote.objects.items()} == files(place)
@@ -105,10 +98,11 @@ def test_what_a_cut_upload_leaves_behind_is_gone_on_from_to_the_same_end(tmp_pat
             finished += 1
             assert files(other)["record.json"] == files(place)["record.json"]
             assert max(int(path.name) for path in (other / "checkpoints").iterdir()) == 12
+        old = json.loads(files(other).get("config.json", b"{}")).get("seed") == 1
         said = []
         watcher = Silent()
         watcher.say = said.append
-        laws.train(made, other, watcher, programs)
+        laws.train(made, other, watcher, programs, overwrite=old)
         assert laws.result(other) == whole, k
         assert not [line for line in said if "damaged" in line], k
     assert finished
@@ -191,144 +185,3 @@ def test_the_newer_side_wins(tmp_path):
     again.pull()  # a lost copy is no removed run
     again.push()
     assert sorted(files(here)) == sorted(remote.objects) == ["config.json", "record.json"]
-
-
-def run(*words, binary="train"):
-    """A command in a process of its own: its exit code and both streams."""
-    found = subprocess.run(
-        [sys.executable, "-m", f"experiments.{binary}", *words], capture_output=True, text=True, env=os.environ
-    )
-    return found.returncode, found.stdout + found.stderr
-
-
-def test_a_run_in_a_bucket_is_that_of_a_disk(cloud, monkeypatch, tmp_path):
-    flags = ["--recipe=linear_regression", "--smoke"]
-    code, said = run(*flags, f"--workdir={RUN}/", "--seeds=2")
-    assert code == 0 and f"uploaded to {RUN}" in said and re.search(rf"run folder +{RUN}", said), said
-    assert run(*flags, f"--workdir={tmp_path / 'disk'}", "--seeds=2")[0] == 0
-    there = cloud.files("runs/one")
-    assert {name for name in there if "checkpoints" not in name} == {
-        name for name in files(tmp_path / "disk") if "checkpoints" not in name
-    }
-    for seed in ("seed0", "seed1"):
-        record = json.loads(there[f"{seed}/record.json"])
-        assert there[f"{seed}/metrics.jsonl"] == (tmp_path / "disk" / seed / "metrics.jsonl").read_bytes()
-        assert (
-            record["params_digest"]
-            == json.loads((tmp_path / "disk" / seed / "record.json").read_text())["params_digest"]
-        )
-    assert cloud.objects["runs/one/report.html"].kind == "text/html"
-
-    another_machine(monkeypatch, tmp_path)
-    written = len(cloud.log)
-    code, said = run(*flags, f"--workdir={RUN}", "--seeds=2")
-    assert code == 0 and "nothing to do" in said
-    assert {name for _, name in cloud.log[written:]} <= {"runs/one/.lease", "runs/one/summary.json"}
-    code, said = run(f"--workdir={RUN}", binary="evaluate")
-    assert code == 0 and f"written    {RUN}/evaluation.json" in re.sub(" +", "    ", said), said
-    assert json.loads(cloud.files("runs/one")["evaluation.json"])["seeds"] == [0, 1]
-    code, said = run(*flags, "--workdir=" + str(tmp_path / "tuned"), f"--init_from={RUN}/seed0")
-    assert code == 0, said
-
-
-def test_commands_that_find_nothing_say_where(cloud, capsys):
-    for address, why in (
-        ("gs://bucket/none", "gs://bucket/none is no run folder .*--workdir"),
-        ("gs://other/none", "gs://other/none is not there: make the bucket"),
-        ("gs://bucket", "gs://bucket names no folder in a bucket: expected gs://BUCKET/FOLDER"),
-        ("gs://bucket//a", "gs://bucket//a names no folder"),
-    ):
-        assert cli.execute(evaluate.main, evaluate.BINARY, ["evaluate", f"--workdir={address}"]) == 1
-        assert re.fullmatch(f"error: {why}.*\n", capsys.readouterr().err)
-    words = ["sweep", "--recipe=linear_regression", "--grid=optimizer.learning_rate=1,2", f"--workdir={RUN}"]
-    assert cli.execute(sweep.main, sweep.BINARY, [*words, "--worker=0/2"]) == 2
-    assert "gs://... takes one" in capsys.readouterr().err
-
-
-def test_names_that_leave_the_folder_are_left_alone(cloud, tmp_path):
-    for name in ("../evil", "a/../../evil", "/evil", "a//b", "a/./b"):
-        cloud.put(f"runs/one/{name}", b"")
-    cloud.put("runs/one/config.json", b"{}")
-    with borrowed(RUN) as place:
-        assert list(files(place)) == ["config.json"]
-        assert os.listdir(pathlib.Path(place).parent) == ["one"] and not os.path.exists("/evil")
-    assert not pathlib.Path(place).exists()
-
-
-def test_an_upload_that_fails_at_the_end_is_made_up_for(cloud, capsys):
-    cloud.refuse = lambda method, name: name.endswith("record.json")
-    kept = rf"{RUN} may not be used .* is kept in .*/one: the same command uploads it"
-    with pytest.raises(UserError, match=kept), claimed(RUN) as place:
-        (pathlib.Path(place) / "record.json").write_text("{}")
-    cloud.refuse = lambda method, name: False
-    with claimed(RUN) as place:
-        assert list(files(place)) == ["record.json"]
-    assert list(cloud.files("runs/one")) == ["record.json"]  # and the lease is given back
-
-
-def test_one_process_at_a_time(cloud, monkeypatch, tmp_path):
-    monkeypatch.setattr(bucket, "RENEW_SECONDS", 0.3)
-    monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.3)
-    with claimed(RUN):
-        with pytest.raises(Taken, match=f"another process of this machine is working in {RUN}"), claimed(RUN):
-            pass
-        another_machine(monkeypatch, tmp_path)
-        with pytest.raises(Taken, match=f"process {os.getpid()} on .* is working in {RUN}: wait"), claimed(RUN):
-            pass
-        with borrowed(RUN):  # reading is free
-            pass
-    with claimed(RUN):
-        pass
-
-
-def test_a_dead_holders_lease_ends(cloud, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bucket, "RENEW_SECONDS", 0.3)
-    dead = bucket.Lease(Bucket(RUN), "dead")
-    dead.take(print)
-    monkeypatch.setattr(bucket, "LEASE_SECONDS", 2.5)
-    began = time.monotonic()
-    with claimed(RUN):
-        assert 1.5 < time.monotonic() - began < 30
-        assert not dead.renew() and dead.lost
-    assert "waiting for a sign of life" in capsys.readouterr().err
-    own = bucket.Lease(Bucket(RUN), "me")
-    own.take(print)
-    monkeypatch.setattr(bucket, "LEASE_SECONDS", 1e6)
-    bucket.Lease(Bucket(RUN), "me").take(print)  # what the same folder's process has left behind
-
-
-def test_of_two_that_want_a_free_lease_one_gets_it(cloud, monkeypatch):
-    monkeypatch.setattr(bucket, "RENEW_SECONDS", 0.1)
-    cloud.refuse = lambda method, name: time.sleep(0.05)
-    got, ready = [], threading.Barrier(5)
-
-    def want(name):
-        lease = bucket.Lease(Bucket(RUN), name)
-        ready.wait()
-        try:
-            lease.take(lambda line: None)
-        except Taken:
-            return
-        got.append(name)
-        ended = time.monotonic() + 5
-        while time.monotonic() < ended:
-            assert lease.renew()
-            time.sleep(0.1)
-
-    threads = [threading.Thread(target=want, args=(str(k),)) for k in range(5)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert len(got) == 1
-
-
-def test_who_loses_the_lease_uploads_nothing_more(cloud, monkeypatch):
-    monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.2)
-    told = threading.Event()
-    monkeypatch.setattr(mirror.os, "kill", lambda pid, number: told.set())
-    with pytest.raises(UserError, match=f"another process has taken {RUN} over: .* is kept in"), claimed(RUN) as place:
-        cloud.put("runs/one/.lease", b'{"owner": "other"}')
-        assert told.wait(20)
-        (pathlib.Path(place) / "record.json").write_text("{}")
-    assert list(cloud.files("runs/one")) == [".lease"]
