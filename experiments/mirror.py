@@ -90,9 +90,8 @@ class Mirror:
         for _ in range(_ATTEMPTS):
             wanted = self._missing(listed) if ours else whole(listed)
             if self._download(wanted):
-                for name in [] if ours else self._files().keys() - wanted.keys():
-                    (self.place / name).unlink()
-                    self.known.pop(name, None)
+                if not ours:
+                    self._drop(self._files().keys() - wanted.keys())
                 self._keep()
                 return aside
             listed = self._listed()
@@ -132,6 +131,15 @@ class Mirror:
         self.place.mkdir()
         self.known = {}
         return aside
+
+    def _drop(self, names: Iterable[str]) -> None:
+        for name in names:
+            (self.place / name).unlink()
+            self.known.pop(name, None)
+        for folder, _, _ in os.walk(self.place, topdown=False):  # an empty one could pass for a damaged checkpoint
+            if folder != str(self.place):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
     def _download(self, remote: dict[str, Stored]) -> bool:
         """Brings files; False if one of them was replaced or removed in the bucket meanwhile."""

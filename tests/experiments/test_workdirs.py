@@ -290,9 +290,17 @@ def test_what_others_trained_wins_and_what_was_here_is_set_aside(cloud, monkeypa
     another_machine(monkeypatch, tmp_path)
     with claimed(RUN) as other:
         save(other, 7)
+        shutil.rmtree(pathlib.Path(other) / "checkpoints" / "5")
     monkeypatch.setenv("XDG_CACHE_HOME", here)
     with claimed(RUN) as place:
-        assert sorted(os.listdir(pathlib.Path(place) / "checkpoints")) == ["5", "7"]
+        assert os.listdir(pathlib.Path(place) / "checkpoints") == ["7"]
+    another_machine(monkeypatch, tmp_path)
+    with claimed(RUN) as other:
+        save(other, 8)
+        shutil.rmtree(pathlib.Path(other) / "checkpoints" / "7")
+    monkeypatch.setenv("XDG_CACHE_HOME", here)
+    with claimed(RUN) as place:  # this time there is nothing to set aside
+        assert os.listdir(pathlib.Path(place) / "checkpoints") == ["8"]
     aside = re.search(r"kept in (.*one\.before)", capsys.readouterr().err)[1]
     assert sorted(os.listdir(pathlib.Path(aside) / "checkpoints")) == ["5", "9"]
 
