@@ -72,6 +72,7 @@ class Bucket:
         import requests
         from google.api_core import exceptions
         from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+        from google.cloud.storage.exceptions import DataCorruption
 
         try:
             yield
@@ -83,7 +84,13 @@ class Bucket:
             raise UserError(f"{self.address} is not there: make the bucket, or correct the address") from error
         except (exceptions.Forbidden, exceptions.Unauthorized) as error:
             raise UserError(f"{self.address} may not be used with these credentials ({_first_line(error)})") from error
-        except (exceptions.GoogleAPIError, GoogleAuthError, requests.RequestException, ConnectionError) as error:
+        except (
+            exceptions.GoogleAPIError,
+            GoogleAuthError,
+            requests.RequestException,
+            ConnectionError,
+            DataCorruption,
+        ) as error:
             raise UserError(f"{self.address} cannot be reached ({_first_line(error)})") from error
 
     def listing(self) -> dict[str, Stored]:
@@ -142,7 +149,8 @@ class Bucket:
             try:
                 blob.reload(retry=self._retry)
                 generation, written = int(blob.generation), blob.updated
-                content = blob.download_as_bytes(if_generation_match=generation, retry=self._retry)
+                # a fresh blob: one that was loaded asks for its generation, which is "not found" once it was replaced
+                content = self._blob(name).download_as_bytes(if_generation_match=generation, retry=self._retry)
             except exceptions.NotFound:
                 return None
             except exceptions.PreconditionFailed:  # written anew in between
@@ -151,8 +159,15 @@ class Bucket:
 
     def generation(self, name: str) -> int:
         """The version of an object that is there, 0 for none."""
-        found = self.read(name)
-        return found[1] if found else 0
+        from google.api_core import exceptions
+
+        blob = self._blob(name)
+        with self.explained():
+            try:
+                blob.reload(retry=self._retry)
+            except exceptions.NotFound:
+                return 0
+        return int(blob.generation)
 
     def now(self) -> datetime.datetime:
         """The time of the storage's own clock, which is the one that objects are dated by."""

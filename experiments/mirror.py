@@ -6,12 +6,14 @@ its run's configuration and the rows of metrics.jsonl that it counts are there b
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,6 +28,8 @@ _PRIVATE = re.compile(r"(^|/)\.|\.orbax-checkpoint-tmp|(^|/)checkpoints/[^/]*[^/
 # what readers of a run add to it
 _ADDED = re.compile(r"(^|/)(evaluation\.json$|samples/|export/)")
 _ATTEMPTS, _THREADS = 5, 8
+# how old the state file may become: a sweep has thousands of files, and all of them stand in it
+_KEEP_SECONDS = 1.0
 
 
 class Lost(UserError):
@@ -64,7 +68,7 @@ class Mirror:
         self.bucket, self.place, self._state = bucket, place, state
         self._holds, self._overwrites = holds, overwrites
         self.known: dict[str, Entry] = {}
-        self._lock = threading.Lock()
+        self._lock, self._kept = threading.Lock(), 0.0
         with contextlib.suppress(OSError, ValueError, TypeError):
             if state is not None:
                 self.known = {name: Entry(**found) for name, found in json.loads(state.read_text()).items()}
@@ -87,15 +91,23 @@ class Mirror:
         listed = self._listed()
         ours = self._is_ours(listed)
         aside = None if ours else self._set_aside()
-        for _ in range(_ATTEMPTS):
-            wanted = self._missing(listed) if ours else whole(listed)
-            if self._download(wanted):
-                if not ours:
-                    self._drop(self._files().keys() - wanted.keys())
-                self._keep()
-                return aside
-            listed = self._listed()
+        try:
+            for _ in range(_ATTEMPTS):
+                wanted = self._missing(listed) if ours else whole(listed)
+                if self._download(wanted):
+                    if not ours:
+                        self._drop(self._files().keys() - wanted.keys())
+                    return aside
+                listed = self._listed()
+        finally:
+            self._keep()
         raise UserError(f"{self.bucket.address} changes while it is read: try again when less is written there")
+
+    def tidy(self) -> None:
+        """Removes parts of checkpoints that a killed process left in the bucket; only for who trains there."""
+        listed = self._listed()
+        left = listed.keys() - whole(listed).keys() - self.known.keys()
+        _each(lambda name: self.bucket.delete(name, listed[name].generation), left)
 
     def _listed(self) -> dict[str, Stored]:
         return {name: found for name, found in self.bucket.listing().items() if not _PRIVATE.search(name)}
@@ -104,6 +116,8 @@ class Mirror:
         """Whether the bucket holds of a run's own files what was uploaded from here, and nothing else."""
         trained = {name: found.generation for name, found in remote.items() if not _ADDED.search(name)}
         known = {name: entry.generation for name, entry in self.known.items() if not _ADDED.search(name)}
+        complete = whole(remote)  # parts of a checkpoint that a killed process left behind are nobody's training
+        trained = {name: found for name, found in trained.items() if name in known or name in complete}
         return trained == known and bool(self._files())
 
     def _missing(self, remote: dict[str, Stored]) -> dict[str, Stored]:
@@ -125,8 +139,8 @@ class Mirror:
         self.known = {name: entry for name, entry in self.known.items() if name in here and name not in unsent}
         if self._state is None or not any(map(_CHECKPOINT.fullmatch, unsent)):
             return None
-        aside = self.place.with_name(f"{self.place.name}.before")
-        shutil.rmtree(aside, ignore_errors=True)
+        names = (f"{self.place.name}.before{k or ''}" for k in itertools.count())
+        aside = next(path for path in map(self.place.with_name, names) if not path.exists())
         self.place.rename(aside)
         self.place.mkdir()
         self.known = {}
@@ -171,24 +185,70 @@ class Mirror:
           Lost: another process trains there now.
           UserError: the bucket cannot be written.
         """
+        if not self._holds():
+            raise Lost(f"another process trains in {self.bucket.address} now")
         here = self._files()
+        self._hold_on_to(
+            name for name, found in here.items() if _CHECKPOINT.fullmatch(name) and self._is_new(name, found)
+        )
+        try:
+            return self._push(here)
+        finally:
+            shutil.rmtree(self._held, ignore_errors=True)
+            self._keep()
+
+    def _push(self, here: dict[str, tuple[int, int]]) -> list[str]:
         if self._overwrites:
             self._purge(here)
         changed = [name for name, found in here.items() if self._is_new(name, found)]
         last = {name: name.rsplit("/", 1)[-1] for name in changed}
         parts = {name: match[1] for name in changed if (match := _CHECKPOINT.fullmatch(name))}
         pieces = [name for name in parts if last[name] != MARKER]
-        self._hide({parts[name] for name in pieces})
+        self._hide({parts[name] for name in pieces} | self._ahead(here))
         others = [name for name in changed if name not in parts]
         done = self._upload([name for name in others if last[name] == CONFIG], here)
         done += self._upload([name for name in others if last[name] == ROWS], here)
         done += self._upload(pieces, here)
         missing = {parts[name] for name in pieces if self._is_new(name, here[name])}
-        markers = [name for name in here if name.endswith(f"/{MARKER}") and self._is_new(name, here[name])]
+        markers = [name for name in here if _is_marker(name) and self._is_new(name, here[name])]
         done += self._upload([name for name in markers if name.removesuffix(f"/{MARKER}") not in missing], here)
         done += self._upload([name for name in others if last[name] not in (CONFIG, ROWS)], here)
-        self._remove(self.known.keys() - here.keys())
+        self._remove(self._needless(here))
         return done
+
+    @property
+    def _held(self) -> pathlib.Path:
+        return self.place.with_name(f".{self.place.name}.held")
+
+    def _hold_on_to(self, names: Iterable[str]) -> None:
+        """Links files of checkpoints, which the run may remove while they are uploaded."""
+        shutil.rmtree(self._held, ignore_errors=True)
+        for name in names:
+            with contextlib.suppress(OSError):  # gone already, or a file system without links
+                (self._held / name).parent.mkdir(parents=True, exist_ok=True)
+                os.link(self.place / name, self._held / name)
+
+    def _needless(self, here: dict[str, tuple[int, int]]) -> list[str]:
+        """What is gone from here, but for the checkpoints of runs of which no newer one is whole in the bucket."""
+        found = {name: match[1].rsplit("/", 1)[0] for name in here if (match := _CHECKPOINT.fullmatch(name))}
+        there = {found[name] for name in found if _is_marker(name) and not self._is_new(name, here[name])}
+        waiting = tuple(f"{folder}/" for folder in set(found.values()) - there)
+        return [name for name in self.known.keys() - here.keys() if not name.startswith(waiting)]
+
+    def _ahead(self, here: dict[str, tuple[int, int]]) -> set[str]:
+        """Checkpoints in the bucket from which a run here went back to an older one, as it does from a damaged one."""
+        newest: dict[str, int] = {}
+        for name in here:
+            if match := _CHECKPOINT.fullmatch(name):
+                folder, step = match[1].rsplit("/", 1)
+                newest[folder] = max(newest.get(folder, 0), int(step))
+        found = set()
+        for name in self.known.keys() - here.keys():
+            if match := _CHECKPOINT.fullmatch(name):
+                folder, step = match[1].rsplit("/", 1)
+                if folder in newest and int(step) > newest[folder]:
+                    found.add(match[1])
+        return found
 
     def _is_new(self, name: str, found: tuple[int, int]) -> bool:
         entry = self.known.get(name)
@@ -223,8 +283,9 @@ class Mirror:
 
         def upload(name: str) -> str | None:
             try:
-                content = (self.place / name).read_bytes()
-                same = self._stat(self.place / name) == here[name]
+                path = self._held / name if (self._held / name).exists() else self.place / name
+                content = path.read_bytes()
+                same = self._stat(path) == here[name]
             except FileNotFoundError:
                 return None
             if name.rsplit("/", 1)[-1] == ROWS:
@@ -281,13 +342,15 @@ class Mirror:
             self.known.pop(name, None)
             if entry is not None:
                 self.known[name] = entry
-            self._keep()
+            if time.monotonic() - self._kept > _KEEP_SECONDS:
+                self._keep()
 
     def _keep(self) -> None:
         if self._state is not None:
             temporary = self._state.with_suffix(".new")
             temporary.write_text(json.dumps({name: asdict(entry) for name, entry in self.known.items()}))
             temporary.replace(self._state)
+        self._kept = time.monotonic()
 
 
 def whole(remote: dict[str, Stored]) -> dict[str, Stored]:
@@ -298,6 +361,10 @@ def whole(remote: dict[str, Stored]) -> dict[str, Stored]:
         if name != LEASE and (part is None or f"{part[1]}/{MARKER}" in remote):
             found[name] = stored
     return found
+
+
+def _is_marker(name: str) -> bool:
+    return name.endswith(f"/{MARKER}")
 
 
 def _configs_above(name: str) -> list[str]:

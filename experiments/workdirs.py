@@ -88,24 +88,24 @@ def claimed(address: str, overwrites: bool = False) -> Iterator[str]:
         try:
             if aside := mirror.pull():
                 _say(f"{bucket.address} was trained on elsewhere: what was never uploaded from here is kept in {aside}")
+            mirror.tidy()
             pushing.start()
             try:
                 with _renamed(mirror.place, bucket.address):
                     yield str(mirror.place)
             finally:
                 pushing.stop()
-                _conclude(mirror, lease)
+                _conclude(mirror)
         finally:
             renewing.stop()
-            with contextlib.suppress(UserError):  # it ends by itself
-                lease.release()
+            if not pushing.is_alive():  # after Ctrl-C an upload may go on: then the lease ends by itself
+                with contextlib.suppress(UserError):
+                    lease.release()
 
 
-def _conclude(mirror: Mirror, lease: Lease) -> None:
+def _conclude(mirror: Mirror) -> None:
     """The last upload; after an error what was trained stays where it is."""
     try:
-        if not lease.renew():
-            raise Lost(f"another process trains in {mirror.bucket.address} now")
         sent = mirror.push()
     except Exception as error:
         remedy = "" if isinstance(error, Lost) else ": the same command uploads it"

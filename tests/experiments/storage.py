@@ -30,12 +30,14 @@ class Storage:
 
     Attributes:
       refuse: whether a request (method, name) gets 403.
+      before_reading: called with a name before its content is answered; true: look again.
       log: (method, name) of each write that was done.
       skew: seconds that its clock is ahead.
     """
 
     objects: dict[str, Object] = field(default_factory=dict)
     refuse: object = lambda method, name: False
+    before_reading: object = lambda name: False
     log: list = field(default_factory=list)
     skew: float = 0.0
     url: str = ""
@@ -64,6 +66,8 @@ class Storage:
             "generation": str(each.generation),
             "size": str(len(each.content)),
             "contentType": each.kind,
+            "mediaLink": f"{self.url}/download/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(name, safe='')}"
+            f"?generation={each.generation}&alt=media",
             "updated": each.updated.isoformat().replace("+00:00", "Z"),
             "md5Hash": base64.b64encode(hashlib.md5(each.content).digest()).decode(),
         }
@@ -97,6 +101,10 @@ def served():
                 self.answer(200, {"kind": "storage#objects", "items": found})
             elif name not in storage.objects:
                 self.answer(404, {})
+            elif query.get("alt") == "media" and storage.before_reading(name):
+                self.do_GET()
+            elif query.get("generation", "") not in ("", str(storage.objects[name].generation)):
+                self.answer(404, {})  # there are no old versions
             elif query.get("ifGenerationMatch", "") not in ("", str(storage.objects[name].generation)):
                 self.answer(412, {})
             elif query.get("alt") == "media":

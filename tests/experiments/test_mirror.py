@@ -70,7 +70,7 @@ def files(folder):
 
 @pytest.mark.parametrize("overwritten", [False, True])
 def test_what_a_cut_upload_leaves_behind_is_gone_on_from_to_the_same_end(overwritten, tmp_path):
-    made = laws.session("linear_regression", steps=12)
+    made = laws.session("linear_regression", steps=9)
     programs = Executables()
     remote, place = Memory(), tmp_path / "place"
     sent = Mirror(remote, place, overwrites=overwritten)
@@ -97,7 +97,7 @@ def test_what_a_cut_upload_leaves_behind_is_gone_on_from_to_the_same_end(overwri
         if record.get("status") == "done":  # one that nobody trains any more: its files must be the last
             finished += 1
             assert files(other)["record.json"] == files(place)["record.json"]
-            assert max(int(path.name) for path in (other / "checkpoints").iterdir()) == 12
+            assert max(int(path.name) for path in (other / "checkpoints").iterdir()) == 9
         old = json.loads(files(other).get("config.json", b"{}")).get("seed") == 1
         said = []
         watcher = Silent()
@@ -128,23 +128,86 @@ def test_a_record_does_not_overtake_the_checkpoint_that_it_tells_of(tmp_path):
     assert sent.push() == ["record.json"]
 
 
-def test_a_checkpoint_that_vanishes_while_it_is_uploaded_stays_invisible(tmp_path, monkeypatch):
+@pytest.mark.parametrize("linked", [True, False])  # without links: a file system that has none
+def test_a_checkpoint_that_vanishes_while_it_is_uploaded_comes_whole_or_not_at_all(linked, tmp_path, monkeypatch):
     place, remote = tmp_path / "place", Memory()
     for step in "5", "6":
-        (place / "checkpoints" / step).mkdir(parents=True)
-        for name in ("a", "b", "_CHECKPOINT_METADATA"):
-            (place / "checkpoints" / step / name).write_text(name)
+        save(place, step)
     remote.before = lambda name: (
         name.startswith("checkpoints/5") and (place / "checkpoints/5/b").unlink(missing_ok=True)
     )
     sent = Mirror(remote, place)
     monkeypatch.setattr(mirror, "_THREADS", 1)
+    if not linked:
+        monkeypatch.setattr(Mirror, "_hold_on_to", lambda self, names: None)
     sent.push()
-    assert {name for name in mirror.whole(remote.listing()) if name.startswith("checkpoints/5")} == set()
+    there = {name for name in mirror.whole(remote.listing()) if name.startswith("checkpoints/5")}
+    assert there == ({f"checkpoints/5/{name}" for name in ("a", "b", "_CHECKPOINT_METADATA")} if linked else set())
     assert "checkpoints/6/_CHECKPOINT_METADATA" in remote.objects
     shutil.rmtree(place / "checkpoints" / "5")
     sent.push()
     assert not [name for name in remote.objects if name.startswith("checkpoints/5")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["place"]
+
+
+def save(place, step):
+    for name in ("a", "b", "_CHECKPOINT_METADATA"):
+        (place / "checkpoints" / str(step)).mkdir(parents=True, exist_ok=True)
+        (place / "checkpoints" / str(step) / name).write_text(f"{name} of {step}")
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_an_upload_slower_than_the_run_saves_never_leaves_the_bucket_without_a_checkpoint(
+    linked, tmp_path, monkeypatch
+):
+    place, remote, newest = tmp_path / "place", Memory(), [6]
+    monkeypatch.setattr(mirror, "_THREADS", 1)
+    (save(place, 5), save(place, 6))
+    sent = Mirror(remote, place)
+    sent.push()
+    if not linked:
+        monkeypatch.setattr(Mirror, "_hold_on_to", lambda self, names: None)
+
+    def goes_on(_=None):
+        newest[0] += 1
+        save(place, newest[0])
+        shutil.rmtree(place / "checkpoints" / str(newest[0] - 2))
+
+    remote.before = goes_on
+    for _ in range(4):
+        goes_on()
+        sent.push()
+    for state in remote.states[6:]:
+        assert mirror.whole(Memory(state).listing())
+    assert ("checkpoints/6/a" in remote.objects) != linked  # and with links it keeps up
+
+
+def test_a_run_that_went_back_from_a_damaged_checkpoint_hides_it_before_its_rows_are_fewer(tmp_path):
+    place, remote = tmp_path / "place", Memory()
+    (save(place, 5), save(place, 6))
+    (place / "metrics.jsonl").write_text("row\n" * 6)
+    sent = Mirror(remote, place)
+    sent.push()
+    (place / "checkpoints" / "6").rename(place / "checkpoints" / "6.damaged")
+    (place / "metrics.jsonl").write_text("row\n" * 5)
+    remote.states.clear()
+    sent.push()
+    for state in remote.states:
+        steps = {name.split("/")[1] for name in mirror.whole(Memory(state).listing()) if "/" in name}
+        assert state["metrics.jsonl"][0].count(b"row") >= max(map(int, steps))
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_nobodys_training(tmp_path):
+    place, remote, state = tmp_path / "place", Memory(), tmp_path / "equal.json"
+    save(place, 6)
+    remote.objects["checkpoints/3/a"] = b"", 7
+    sent = Mirror(remote, place, state)
+    sent.push()
+    save(place, 7)
+    again = Mirror(remote, place, state)
+    assert again.pull() is None and (place / "checkpoints" / "7").exists()
+    again.tidy()
+    assert "checkpoints/3/a" not in remote.objects and len(remote.objects) == 3
 
 
 def test_half_written_files_are_not_uploaded(tmp_path):

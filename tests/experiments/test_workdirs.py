@@ -223,6 +223,48 @@ def test_an_answer_that_was_lost_is_no_theft(cloud):
     assert cloud.files("runs/one") == {}
 
 
+def test_an_object_that_is_replaced_while_it_is_read_is_not_gone(cloud):
+    cloud.put("runs/one/a", b"old")
+    replaced = []
+
+    def replace(name):
+        if not replaced:
+            replaced.append(cloud.put(name, b"new"))
+        return len(replaced) == 1 and not replaced.append(None)
+
+    cloud.before_reading = replace
+    content, generation, _ = Bucket(RUN).read("a")
+    assert content == b"new" and generation == cloud.objects["runs/one/a"].generation
+    assert Bucket(RUN).generation("a") == generation and Bucket(RUN).generation("b") == 0
+
+
+def test_a_lease_that_was_lost_in_silence_stops_the_next_upload(cloud, monkeypatch):
+    monkeypatch.setattr(workdirs, "RENEW_SECONDS", 1e6)
+    monkeypatch.setattr(workdirs, "PUSH_SECONDS", 0.1)
+    with pytest.raises(UserError, match="another process trains"), claimed(RUN) as place:
+        cloud.put("runs/one/.lease", b'{"owner": "other"}')
+        (pathlib.Path(place) / "new").write_text("")
+        time.sleep(1)
+        assert list(cloud.files("runs/one")) == [".lease"]
+
+
+def test_while_an_upload_goes_on_after_ctrl_c_the_lease_is_not_given_back(cloud, monkeypatch):
+    monkeypatch.setattr(workdirs, "PUSH_SECONDS", 0.1)
+    cloud.refuse = lambda method, name: time.sleep(2 if name.endswith("one/a") else 0)
+    stop = bucket.Repeated.stop
+
+    def interrupted(self):
+        if self._seconds == 0.1:
+            raise KeyboardInterrupt
+        stop(self)
+
+    monkeypatch.setattr(bucket.Repeated, "stop", interrupted)
+    with pytest.raises(KeyboardInterrupt), claimed(RUN) as place:
+        (pathlib.Path(place) / "a").write_text("a")
+        time.sleep(0.5)
+    assert list(cloud.files("runs/one")) == [".lease"]
+
+
 def trained_here(cloud, steps=(5,)):
     """A run with some checkpoints, in the bucket and in this machine's copy."""
     with claimed(RUN) as place:
