@@ -33,6 +33,7 @@ class Storage:
       before_reading: called with a name before its content is answered; true: look again.
       log: (method, name) of each write that was done.
       skew: seconds that its clock is ahead.
+      begun: uploads in pieces by number.
     """
 
     objects: dict[str, Object] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Storage:
     before_reading: object = lambda name: False
     log: list = field(default_factory=list)
     skew: float = 0.0
+    begun: dict = field(default_factory=dict)
     url: str = ""
 
     def __post_init__(self):
@@ -58,8 +60,11 @@ class Storage:
 
     def described(self, name):
         """An object's resource in the JSON API."""
+        import google_crc32c  # the client's own; its values are checked against nothing else here
+
         each = self.objects[name]
         return {
+            "crc32c": base64.b64encode(google_crc32c.Checksum(each.content).digest()).decode(),
             "kind": "storage#object",
             "name": name,
             "bucket": BUCKET,
@@ -115,7 +120,10 @@ def served():
         def do_POST(self):
             _, query = self.parsed()
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            assert query["uploadType"] == "multipart", query
+            if query["uploadType"] == "resumable":  # the content comes in pieces, by PUT
+                number = str(next(storage.numbers))
+                storage.begun[number] = json.loads(body)["name"], query.get("ifGenerationMatch"), bytearray()
+                return self.answer(200, {}, Location=f"{storage.url}/upload/storage/v1/b/{BUCKET}/o?upload_id={number}")
             boundary = self.headers["Content-Type"].split("boundary=")[1].strip('"').encode()
             _, facts, part, _ = body.split(b"--" + boundary)
             name = json.loads(facts.partition(b"\r\n\r\n")[2])["name"]
@@ -126,6 +134,14 @@ def served():
             kind = head.decode().partition(":")[2].strip()
             content = content.removesuffix(b"\r\n")
             return self.answer(*storage.put(name, content, kind, None if wanted is None else int(wanted)))
+
+        def do_PUT(self):
+            _, query = self.parsed()
+            name, wanted, content = storage.begun[query["upload_id"]]
+            content += self.rfile.read(int(self.headers["Content-Length"]))
+            if not self.headers["Content-Range"].endswith(f"/{len(content)}"):
+                return self.answer(308, b"", Range=f"bytes=0-{len(content) - 1}")
+            return self.answer(*storage.put(name, bytes(content), "", None if wanted is None else int(wanted)))
 
         def do_DELETE(self):
             name, query = self.parsed()
@@ -152,12 +168,14 @@ def served():
                 return None, query
             return urllib.parse.unquote(words[2]) if len(words) > 2 else "", query
 
-        def answer(self, code, content):
+        def answer(self, code, content, **headers):
             body = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(code)
             kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 

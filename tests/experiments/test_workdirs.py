@@ -26,6 +26,8 @@ from jaxdl.errors import UserError
 
 pytest.importorskip("google.cloud.storage", reason="google-cloud-storage is not installed ([gcs] extra)")
 
+from google.api_core.exceptions import PreconditionFailed
+
 RUN = "gs://bucket/runs/one"
 
 
@@ -221,6 +223,18 @@ def test_an_answer_that_was_lost_is_no_theft(cloud):
     cloud.put("runs/one/.lease", cloud.objects["runs/one/.lease"].content)
     lease.release()
     assert cloud.files("runs/one") == {}
+
+
+def test_a_large_file_goes_up_in_pieces_that_name_what_they_replace(cloud, monkeypatch, tmp_path):
+    monkeypatch.setattr(bucket, "_CHUNK", 4 << 20)
+    content, there = os.urandom((9 << 20) + 5), Bucket(RUN)
+    first = there.upload("a", content, 0)
+    assert len(cloud.begun) == 1 and cloud.files("runs/one")["a"] == content
+    assert there.download("a", first, tmp_path / "a") and (tmp_path / "a").read_bytes() == content
+    with pytest.raises(PreconditionFailed):
+        there.upload("a", content[::-1], first + 1)
+    assert there.upload("a", content[::-1], first) > first
+    assert not there.download("a", first, tmp_path / "a")
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_not_gone(cloud):
