@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.session import SCHEME
 from jaxdl.engine.folder import Taken
 from jaxdl.errors import UserError
 
-SCHEME = "gs://"
 LEASE, CLOCK = ".lease", ".clock"
 # a lease that nobody has renewed for so long is its dead holder's
 LEASE_SECONDS, RENEW_SECONDS = 180.0, 30.0

@@ -16,6 +16,7 @@ from experiments import backend, recipe_files
 from experiments.flags import Leaf, UsageError, config_from_flags, define_flags, define_leaves, option, walk
 from experiments.help_text import Group, format_help, sections, width_of_terminal
 from experiments.nearest import nearest
+from experiments.session import folder_to_read, in_bucket
 from jaxdl.errors import UserError
 
 _LONGEST_MESSAGE = 600
@@ -182,11 +183,9 @@ def execute(main: Callable[[Arguments], int | None], binary: Binary, argv: Seque
 
 def _call(main: Callable[[Arguments], int | None], binary: Binary, arguments: Arguments) -> int | None:
     address = getattr(arguments.flags, "workdir", "")
-    if binary.trains or not address.startswith("gs://"):
+    if binary.trains or not in_bucket(address):
         return main(arguments)
-    from experiments.workdirs import borrowed
-
-    with borrowed(address) as arguments.flags.workdir:
+    with folder_to_read(address) as arguments.flags.workdir:
         return main(dataclasses.replace(arguments, address=address.rstrip("/")))
 
 

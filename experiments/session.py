@@ -16,6 +16,7 @@ from jaxdl.errors import UserError
 
 # leaves that say where data or runs lie, not what they are
 PLACES = ("data.dir",)
+SCHEME = "gs://"
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def open_run(workdir: str, data_dir: str = "") -> Session:
 
 def in_bucket(workdir: str) -> bool:
     """Whether a run folder lies in Google Cloud Storage."""
-    return workdir.startswith("gs://")
+    return workdir.startswith(SCHEME)
 
 
 def folder_to_read(workdir: str) -> contextlib.AbstractContextManager[str]:

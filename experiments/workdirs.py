@@ -14,7 +14,6 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from experiments.bucket import LEASE, RENEW_SECONDS, Bucket, Lease, Repeated
 from experiments.mirror import Lost, Mirror
@@ -169,7 +168,7 @@ def _alone(home: pathlib.Path, address: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _renamed(place: Any, address: str) -> Iterator[None]:
+def _renamed(place: pathlib.Path, address: str) -> Iterator[None]:
     """Errors name the address in place of the copy."""
     try:
         yield
